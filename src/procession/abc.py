@@ -1,0 +1,253 @@
+"""The small protocols through which modules ask things of one another.
+
+A module never imports its sibling: it takes one of these. Facts travel the other way, as events.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
+
+from procession._core.machine import Transitions
+from procession._types import Containment, Exit, ProcessRef, ProcessState
+
+if TYPE_CHECKING:
+    from procession.command import Command
+
+PROCESS_MOVES: Transitions[ProcessState] = Transitions(
+    initial=ProcessState.STARTING,
+    final=(ProcessState.EXITED, ProcessState.FAILED),
+    moves={
+        ProcessState.STARTING: (ProcessState.RUNNING, ProcessState.FAILED),
+        ProcessState.RUNNING: (ProcessState.SUSPENDED, ProcessState.STOPPING, ProcessState.EXITED),
+        ProcessState.SUSPENDED: (ProcessState.RUNNING, ProcessState.STOPPING, ProcessState.EXITED),
+        ProcessState.STOPPING: (ProcessState.UNKILLABLE, ProcessState.EXITED),
+        ProcessState.UNKILLABLE: (ProcessState.EXITED,),
+    },
+)
+"""Every move a process can make; anything else raises ``InvalidTransition``."""
+
+
+# ------------------------------------------------------------------------------------ process floor
+
+
+class Inlet(Protocol):
+    """Our end of a pipe that a process writes to. Never blocks."""
+
+    def read_nowait(self, limit: int) -> bytes | None:
+        """Up to ``limit`` bytes; ``b""`` at the end of the file, ``None`` when nothing is there yet."""
+
+    def on_readable(self, callback: Callable[[], None] | None) -> None:
+        """Calls ``callback`` whenever there is something to read, until ``None`` is given."""
+
+    def close(self) -> None:
+        """Closes our end; may be called twice."""
+
+
+class Outlet(Protocol):
+    """Our end of a pipe that a process reads from. Never blocks."""
+
+    def write_nowait(self, data: memoryview) -> int | None:
+        """Writes what fits and returns how much; ``None`` when nothing fits now.
+
+        Raises:
+            BrokenPipeError: nobody reads any more.
+        """
+
+    def on_writable(self, callback: Callable[[], None] | None) -> None:
+        """Calls ``callback`` whenever something fits, until ``None`` is given."""
+
+    def close(self) -> None:
+        """Closes our end, which is the end of the file for the reader; may be called twice."""
+
+
+class Member(Protocol):
+    """A living process of a child's tree, other than the child, proven to belong to it."""
+
+    @property
+    def ref(self) -> ProcessRef:
+        """Who it is."""
+
+    @property
+    def escaped(self) -> bool:
+        """Whether it left the child's process group."""
+
+    def send_signal(self, signum: int) -> bool:
+        """Signals exactly this process; ``False`` when it has ended."""
+
+    def on_exit(self, callback: Callable[[], None]) -> None:
+        """Calls ``callback`` once when it has ended."""
+
+    def close(self) -> None:
+        """Lets go of it; may be called twice."""
+
+
+class ProcessHandle(Protocol):
+    """One child as a launcher hands it out: the mechanism below ``Process``, without any policy."""
+
+    @property
+    def pid(self) -> int:
+        """Its process id."""
+
+    @property
+    def pidfd(self) -> int | None:
+        """Its pidfd, where the system has them and it has not been closed."""
+
+    @property
+    def ref(self) -> ProcessRef:
+        """Who it is, safe against recycled pids."""
+
+    @property
+    def containment(self) -> Containment:
+        """The rung that is really in force."""
+
+    @property
+    def exit(self) -> Exit | None:
+        """How it ended, once it was reaped."""
+
+    @property
+    def stdin(self) -> Outlet | None:
+        """Our end of its stdin, when that is a pipe or a terminal."""
+
+    @property
+    def stdout(self) -> Inlet | None:
+        """Our end of its stdout, when that is a pipe or a terminal."""
+
+    @property
+    def stderr(self) -> Inlet | None:
+        """Our end of its stderr, when that is a pipe."""
+
+    def on_exit(self, callback: Callable[[Exit], None]) -> None:
+        """Calls ``callback`` once it was reaped, independently of its pipes; at once if it has been."""
+
+    def send_signal(self, signum: int) -> None:
+        """Signals the child itself.
+
+        Raises:
+            ProcessLookupError: it has ended.
+        """
+
+    def signal_group(self, signum: int) -> bool:
+        """Signals all of its process group (number 0 only asks); ``False`` when nobody is left in it.
+
+        Without a group of its own this is the child alone.
+        """
+
+    async def members(self) -> Sequence[Member]:
+        """Finds what else lives of its tree, as far as the rung in force can prove it; off the loop.
+
+        Cancellation: safe; what was found is let go of.
+        """
+
+    def kill_container(self) -> bool:
+        """Ends all of its cgroup at once; ``False`` when it has none."""
+
+    def resize(self, rows: int, columns: int) -> None:
+        """Sets the size of its terminal.
+
+        Raises:
+            ConfigError: it has no terminal.
+        """
+
+    def close(self) -> None:
+        """Lets go of the pidfd, pipes and container. A child that still lives is not touched."""
+
+
+class Launcher(Protocol):
+    """An engine that starts processes."""
+
+    @property
+    def name(self) -> str:
+        """How reports call it, for example ``"pidfd"``."""
+
+    async def launch(self, command: Command, id: str) -> ProcessHandle:
+        """Starts ``command`` under the cookie ``id``.
+
+        Raises:
+            SpawnError: it could not be started; nothing is left of the attempt.
+
+        Cancellation: a child already made is killed, reaped and its pipes closed before the
+            cancellation goes on.
+        """
+
+
+class Entry(Protocol):
+    """The registry's side of one process, held by its owner: the way to say what became of it."""
+
+    @property
+    def state(self) -> ProcessState:
+        """The present state."""
+
+    def spawned(self, handle: ProcessHandle, duration: float) -> None:
+        """It runs: starting → running."""
+
+    def failed(self, reason: str) -> None:
+        """It could not be started: starting → failed."""
+
+    def to(self, state: ProcessState, reason: str = "") -> None:
+        """Any other move.
+
+        Raises:
+            InvalidTransition: the table does not allow it.
+        """
+
+    def exited(self, exit: Exit) -> None:
+        """It was reaped: → exited. The one and only announcement of its end."""
+
+
+class Registrar(Protocol):
+    """Where the process floor tells of what it starts; ``ProcessRegistry`` is one."""
+
+    def register(self, command: Command, *, id: str, name: str, owner: str) -> Entry:
+        """Takes note of a process about to be started.
+
+        Raises:
+            ConfigError: the id is taken, or a name is not acceptable.
+            Closed: the registry is closed.
+        """
+
+
+# -------------------------------------------------------------------------------- between the modules
+
+
+@runtime_checkable
+class Runnable(Protocol):
+    """Work a scheduler can run without knowing what it is, for example a call to a pool."""
+
+    async def __call__(self) -> Any:
+        """Does the work and returns its value."""
+
+
+@runtime_checkable
+class Restartable(Protocol):
+    """Something that can be restarted by name; monitor and recovery act on it."""
+
+    async def restart(self, id: str, *, reason: str = "") -> Any:
+        """Stops it and starts it again."""
+
+
+@runtime_checkable
+class Scalable(Protocol):
+    """Something that has a size; monitor and recovery act on it."""
+
+    async def scale_up(self, n: int = 1) -> int:
+        """Grows by up to ``n`` and returns the new size."""
+
+    async def scale_down(self, n: int = 1) -> int:
+        """Shrinks by up to ``n`` and returns the new size."""
+
+
+class Sink(Protocol):
+    """Takes events as they are published, for example to write them to a file."""
+
+    def write(self, event: Any) -> None:
+        """Takes one event; must not block."""
+
+    def close(self) -> None:
+        """Writes what is left and lets go of the file."""
+
+
+Probe = Callable[[], Awaitable[bool]]
+"""A question about health, answered yes or no."""
+
+Labels = Mapping[str, str]
