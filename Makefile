@@ -12,7 +12,7 @@ ARGS   ?=
 
 BIN   := $(VENV)/bin
 STAMP := $(VENV)/.installed
-CODE  := $(wildcard src tests examples benchmarks docs/conf.py)
+CODE  := $(wildcard src tests examples benchmarks tools docs/conf.py)
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test check lint types floors fragments docs test-all bench changelog format clean

@@ -9,6 +9,7 @@ import asyncio
 import gc
 import os
 from collections.abc import Callable, Iterator, Mapping
+from importlib.metadata import version
 from pathlib import Path
 
 import pytest
@@ -37,7 +38,7 @@ def pytest_asyncio_loop_factories(
 
 
 def pytest_report_header() -> str:
-    return f"loops: asyncio, uvloop {uvloop.__version__} in tests/{{{','.join(BOTH_LOOPS)}}}"
+    return f"loops: asyncio, uvloop {version('uvloop')} in tests/{{{','.join(BOTH_LOOPS)}}}"
 
 
 @pytest.fixture(scope="session", autouse=True)

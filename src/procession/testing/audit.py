@@ -21,6 +21,7 @@ import os
 import shutil
 import sys
 import threading
+import time
 import traceback
 import weakref
 from collections import Counter
@@ -159,16 +160,12 @@ class LeakAudit:
         """
         gc.collect()
         leaks = self._compare()
-        if leaks:
-            rechecks = max(1, round(settle / _RECHECK))
-            pause = threading.Event()
-            for _ in range(rechecks):
-                if not leaks:
-                    break
-                self._join_threads()
-                pause.wait(_RECHECK)
-                gc.collect()
-                leaks = self._compare()
+        deadline = time.monotonic() + settle
+        while leaks and time.monotonic() < deadline:
+            self._join_threads()
+            threading.Event().wait(_RECHECK)
+            gc.collect()
+            leaks = self._compare()
         with contextlib.suppress(RuntimeError):
             asyncio.get_running_loop()
             leaks += [_describe_task(task) for task in self._pending_tasks()]

@@ -7,6 +7,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import tempfile
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
@@ -17,10 +18,8 @@ import pytest
 if TYPE_CHECKING:
     from procession.testing.audit import LeakAudit
 
-try:
-    import pytest_asyncio
-except ImportError:  # without it the tasks of the loop are not looked at
-    pytest_asyncio = None  # type: ignore[assignment]
+# Without pytest-asyncio the tasks of the loop are not looked at.
+HAS_PYTEST_ASYNCIO = importlib.util.find_spec("pytest_asyncio") is not None
 
 __all__ = ["leak_audit"]
 
@@ -77,10 +76,11 @@ def _procession_leak_audit(request: pytest.FixtureRequest) -> None:
 
 
 def _runs_on_pytest_asyncio(request: pytest.FixtureRequest) -> bool:
-    return pytest_asyncio is not None and request.node.get_closest_marker("asyncio") is not None
+    return HAS_PYTEST_ASYNCIO and request.node.get_closest_marker("asyncio") is not None
 
 
-if pytest_asyncio is not None:
+if HAS_PYTEST_ASYNCIO:
+    import pytest_asyncio
 
     @pytest_asyncio.fixture
     async def _procession_loop_audit(leak_audit: Any) -> AsyncIterator[None]:

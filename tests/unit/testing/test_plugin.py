@@ -29,9 +29,13 @@ async def test_async_clean(): await asyncio.sleep(0)
 """
 
 
+@pytest.fixture(autouse=True)
+def _own_tempdir(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TMPDIR", str(pytester.path))  # what leaks in there is the inner run's affair
+
+
 def inner(pytester: pytest.Pytester, *options: str, ini: str = "") -> pytest.RunResult:
     pytester.makeini(f"[pytest]\nasyncio_default_fixture_loop_scope = function\n{ini}")
-    pytester._monkeypatch.setenv("TMPDIR", str(pytester.path))  # what leaks in there is the inner run's affair
     return pytester.runpytest_subprocess("-p", "no:randomly", *options)
 
 
