@@ -1,0 +1,93 @@
+"""The public surface: every name can be imported, is documented, and says what cancelling it does."""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+from collections.abc import Iterator
+from types import ModuleType
+from typing import Any
+
+import pytest
+
+import procession
+from tests.helpers.repository import public_modules
+
+MODULES = public_modules()
+
+
+def exported(module: ModuleType) -> dict[str, Any]:
+    """The names of `__all__`, or, where there is none, the public ones defined there."""
+    names = getattr(module, "__all__", None)
+    if names is not None:
+        return {name: getattr(module, name) for name in names}
+    return {
+        name: value
+        for name, value in vars(module).items()
+        if not name.startswith("_") and getattr(value, "__module__", None) == module.__name__
+    }
+
+
+def functions_of(name: str, value: Any) -> Iterator[tuple[str, Any]]:
+    """A function itself, or the public methods and properties a class of ours defines."""
+    if inspect.isfunction(value):
+        yield name, value
+    elif inspect.isclass(value) and value.__module__.startswith("procession"):
+        for attribute, member in vars(value).items():
+            function = bare(member)
+            if function is not None and not attribute.startswith("_"):
+                yield f"{name}.{attribute}", function
+
+
+def bare(member: Any) -> Any:
+    """The function behind a method, a property or a decorator; None for anything else."""
+    member = getattr(member, "__func__", member)
+    member = member.fget if isinstance(member, property) else member
+    return member if inspect.isroutine(member) and inspect.isfunction(inspect.unwrap(member)) else None
+
+
+def has_doc(value: Any) -> bool:
+    text = inspect.cleandoc(value.__doc__ or "")
+    # A dataclass without a docstring gets its signature for one.
+    return bool(text) and not text.startswith(f"{getattr(value, '__name__', '')}(")
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_module_and_its_public_names_are_documented(name: str) -> None:
+    module = importlib.import_module(name)
+    silent = [] if module.__doc__ else [name]
+    for exported_name, value in exported(module).items():
+        if (inspect.isclass(value) or inspect.isfunction(value)) and not has_doc(value):
+            silent.append(f"{name}.{exported_name}")
+        silent += [f"{name}.{method}" for method, code in functions_of(exported_name, value) if not has_doc(code)]
+    assert silent == []
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_public_coroutines_say_what_cancelling_does(name: str) -> None:
+    module = importlib.import_module(name)
+    silent = []
+    for exported_name, value in exported(module).items():
+        for path, code in functions_of(exported_name, value):
+            inner = inspect.unwrap(code)
+            asynchronous = inspect.iscoroutinefunction(inner) or inspect.isasyncgenfunction(inner)
+            if asynchronous and "Cancellation:" not in (inner.__doc__ or ""):
+                silent.append(f"{name}.{path}")
+    assert silent == []
+
+
+def test_facade_names_exist_once_and_come_from_public_modules() -> None:
+    names = list(getattr(procession, "__all__", []))
+    assert len(names) == len(set(names))
+    assert [name for name in names if not hasattr(procession, name)] == []
+    assert [name for name in names if name.startswith("_") and name != "__version__"] == []
+
+
+def test_facade_leaks_no_private_helpers() -> None:
+    allowed = set(getattr(procession, "__all__", [])) | {"annotations"}
+    stray = [
+        name
+        for name, value in vars(procession).items()
+        if not name.startswith("_") and name not in allowed and not isinstance(value, ModuleType)
+    ]
+    assert stray == []
