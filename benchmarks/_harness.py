@@ -18,7 +18,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-HERE = Path(__file__).resolve().parent
+ROOT = Path(__file__).resolve().parent.parent
 Figures = Mapping[str, float]
 TIME_LIMIT = 300.0
 
@@ -100,7 +100,7 @@ def run_driver(command: Sequence[str], *, limit: float = TIME_LIMIT) -> Figures:
     """Run one driver and read its figures; nothing of it outlives the limit."""
     process = subprocess.Popen(
         command,
-        cwd=HERE,
+        cwd=ROOT,
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
@@ -109,12 +109,12 @@ def run_driver(command: Sequence[str], *, limit: float = TIME_LIMIT) -> Figures:
     )
     try:
         out, errors = process.communicate(timeout=limit)
-    except BaseException as error:
-        os.killpg(process.pid, signal.SIGKILL)
-        process.communicate()
-        if isinstance(error, subprocess.TimeoutExpired):
-            raise RuntimeError(f"no answer within {limit:g} s") from error
-        raise
+    except subprocess.TimeoutExpired as error:
+        raise RuntimeError(f"no answer within {limit:g} s") from error
+    finally:
+        if process.returncode is None:
+            os.killpg(process.pid, signal.SIGKILL)
+            process.communicate()
     if process.returncode:
         tail = (errors.strip() or "no message").splitlines()[-1]
         raise RuntimeError(f"exit {process.returncode}: {tail}")

@@ -57,10 +57,10 @@ def chart(name: str, title: str, values: Mapping[str, float], *, unit: str, ours
     height = 46 + row * len(values)
     top = max(values.values(), default=0.0) or 1.0
     lines = [
-        f'<svg xmlns="http://www.w3.org/2000/svg" width="{left + width + 90}" height="{height}" '
-        'font-family="sans-serif" font-size="12">',
+        f'<svg xmlns="http://www.w3.org/2000/svg" width="{left + width + 90}" height="{height}">',
+        "<style>text { font: 12px sans-serif } .title { font: bold 14px sans-serif }</style>",
         '<rect width="100%" height="100%" fill="#fff"/>',
-        f'<text x="10" y="22" font-size="14" font-weight="bold">{escape(title)} ({escape(unit)})</text>',
+        f'<text x="10" y="22" class="title">{escape(title)} ({escape(unit)})</text>',
     ]
     for index, (label, value) in enumerate(values.items()):
         y, length = 36 + row * index, max(1.0, width * value / top)

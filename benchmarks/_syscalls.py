@@ -14,7 +14,7 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-HERE = Path(__file__).resolve().parent
+ROOT = Path(__file__).resolve().parent.parent
 LINE = re.compile(r"^(\d+) +(?:(\w+)\(|<\.\.\. (\w+) resumed>)(.*)$")
 RESULT = re.compile(r"= (\d+)$")
 
@@ -52,7 +52,7 @@ def per_spawn(command: Sequence[str], few: int = 40, many: int = 140) -> dict[st
         with tempfile.NamedTemporaryFile(mode="r", suffix=".strace") as log:
             subprocess.run(
                 [strace, "-f", "-qq", "-o", log.name, *command, "sequential", str(count)],
-                cwd=HERE,
+                cwd=ROOT,
                 check=True,
                 timeout=300,
                 stdin=subprocess.DEVNULL,

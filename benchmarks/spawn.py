@@ -15,11 +15,14 @@ import sys
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
-from _harness import Bar, Cell, Results, arguments, interleave
-from _report import chart, machine, number, say, table, write_section
-from _syscalls import per_spawn
-from peers import catalog
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # run as a file: `benchmarks` is beside it, not installed
+
+from benchmarks._harness import Bar, Cell, Results, arguments, interleave
+from benchmarks._report import chart, machine, number, say, table, write_section
+from benchmarks._syscalls import per_spawn
+from benchmarks.peers import catalog
 
 OURS = ("procession", "procession, uvloop")
 LIMIT, STOCK, UVLOOP = "C posix_spawn", "asyncio 3.11", "uvloop"
@@ -199,7 +202,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     names = [*OURS, *(name for name in (*catalog.COMPILED, *PYTHON, "os.read") if name not in OURS)]
     entries = [catalog.find(name) for name in names if not (options.peers_only and name in OURS)]
     found = {entry.name: entry for entry in entries if not entry.missing}
-    parts = ["## Spawn (`benchmarks/spawn.py`)", f"{machine()}; {rounds} rounds{', quick (smaller counts and sizes)' if options.quick else ''}."]
+    parts = [
+        "## Spawn (`benchmarks/spawn.py`)",
+        f"{machine()}; {rounds} rounds{', quick (smaller counts and sizes)' if options.quick else ''}.",
+    ]
     parts.append("\n".join(f"- {entry.name}: {entry.version or f'skipped, {entry.missing}'}" for entry in entries))
     say("\n\n".join(parts) + "\n")
 

@@ -6,7 +6,7 @@ import asyncio
 import subprocess
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
-from typing import Any, Protocol
+from typing import Protocol
 
 TRUE = ("/bin/true",)
 ECHO = ("/bin/echo", "x")
@@ -119,7 +119,3 @@ class Peer:
         while chunk := await process.stdout.read(CHUNK):
             yield len(chunk)
         expect(await process.wait(), 0)
-
-
-Factory = Callable[[], Peer]
-Kwargs = dict[str, Any]

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
+ROOT = HERE.parents[1]
 BUILD = HERE.parent / ".build"
 DEBIAN_CRATES = Path("/usr/share/cargo/registry")
 
@@ -43,8 +44,8 @@ def _output(*command: str, cwd: Path | None = None, env: dict[str, str] | None =
 def _python(name: str, peer: str, interpreter: str | None) -> Entry:
     if interpreter is None:
         return Entry(name, missing="no such Python")
-    command = (interpreter, "-m", "peers.driver", peer)
-    found = json.loads(_output(*command, "probe", cwd=HERE.parent).splitlines()[-1])
+    command = (interpreter, "-m", "benchmarks.peers.driver", peer)
+    found = json.loads(_output(*command, "probe", cwd=ROOT).splitlines()[-1])
     if "missing" in found:
         return Entry(name, missing=found["missing"])
     return Entry(name, command, ", ".join(f"{key} {value}" for key, value in found["versions"].items()))

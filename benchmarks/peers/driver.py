@@ -1,7 +1,7 @@
 """One measurement of one Python peer, in a process of its own; the figures go to stdout as one line of JSON.
 
-    python -m peers.driver PEER CASE COUNT [AT_ONCE] [--ballast-mb N] [--live N]        (from benchmarks/)
-    python -m peers.driver PEER probe
+python -m benchmarks.peers.driver PEER CASE COUNT [AT_ONCE] [--ballast-mb N] [--live N]
+python -m benchmarks.peers.driver PEER probe
 """
 
 from __future__ import annotations
@@ -17,18 +17,18 @@ from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import AsyncExitStack, aclosing, asynccontextmanager
 from typing import Any, cast
 
-from peers._base import Figures, Live, Peer
+from benchmarks.peers._base import Figures, Live, Peer
 
 PEERS = {
-    "asyncio": "peers.standard:Asyncio",
-    "asyncio-pidfd": "peers.standard:AsyncioPidfd",
-    "threads": "peers.standard:Threads",
-    "os-read": "peers.standard:OsRead",
-    "uvloop": "peers.thirdparty:Uvloop",
-    "anyio": "peers.thirdparty:Anyio",
-    "trio": "peers.thirdparty:Trio",
-    "procession": "peers.ours:Procession",
-    "procession-uvloop": "peers.ours:ProcessionUvloop",
+    "asyncio": "benchmarks.peers.standard:Asyncio",
+    "asyncio-pidfd": "benchmarks.peers.standard:AsyncioPidfd",
+    "threads": "benchmarks.peers.standard:Threads",
+    "os-read": "benchmarks.peers.standard:OsRead",
+    "uvloop": "benchmarks.peers.thirdparty:Uvloop",
+    "anyio": "benchmarks.peers.thirdparty:Anyio",
+    "trio": "benchmarks.peers.thirdparty:Trio",
+    "procession": "benchmarks.peers.ours:Procession",
+    "procession-uvloop": "benchmarks.peers.ours:ProcessionUvloop",
 }
 TICK = 0.001
 PAGE = resource.getpagesize()
@@ -131,7 +131,7 @@ async def living(peer: Peer, count: int) -> AsyncIterator[Figures]:
     if not count:
         yield {}
         return
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     await peer.once()
     before = rss_bytes()
@@ -143,25 +143,25 @@ async def living(peer: Peer, count: int) -> AsyncIterator[Figures]:
 
 
 async def measure(peer: Peer, options: argparse.Namespace) -> Figures:
-    async with peer.session(), living(peer, options.live) as figures:
+    async with peer.session(), living(peer, options.live) as beside:
         match options.case:
             case "sequential":
-                figures |= await spawns(peer, peer.once, options.count, 1)
+                figures = await spawns(peer, peer.once, options.count, 1)
             case "burst":
-                figures |= await spawns(peer, peer.once, options.count, options.at_once)
+                figures = await spawns(peer, peer.once, options.count, options.at_once)
             case "capture":
-                figures |= await spawns(peer, peer.capture, options.count, 1)
+                figures = await spawns(peer, peer.capture, options.count, 1)
             case "capture-burst":
-                figures |= await spawns(peer, peer.capture, options.count, options.at_once)
+                figures = await spawns(peer, peer.capture, options.count, options.at_once)
             case "stall":
-                figures |= await stalls(peer, options.count, options.at_once)
+                figures = await stalls(peer, options.count, options.at_once)
             case "kill":
-                figures |= await kills(peer, options.count)
+                figures = await kills(peer, options.count)
             case "stream":
-                figures |= await streamed(peer, options.count)
+                figures = await streamed(peer, options.count)
             case other:
                 raise SystemExit(f"no such case: {other}")
-        return figures
+        return beside | figures
 
 
 def main() -> None:

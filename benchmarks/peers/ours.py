@@ -5,18 +5,22 @@ from __future__ import annotations
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from importlib import import_module
+from typing import Any
 
-from peers._base import ECHO, ECHOED, SLEEPER, TRUE, Live, Peer, expect, flood
-from peers.thirdparty import Uvloop
+from benchmarks.peers._base import ECHO, ECHOED, SLEEPER, TRUE, Live, Peer, expect, flood
+from benchmarks.peers.thirdparty import Uvloop
+
+NEEDED = ("Command", "ProcessExited", "ProcessRegistry", "run", "spawn")
 
 
 class Procession(Peer):
     """`procession` on asyncio."""
 
     def __init__(self) -> None:
-        import procession
-
-        self._api = procession
+        self._api: Any = import_module("procession")
+        if lacking := [name for name in NEEDED if not hasattr(self._api, name)]:
+            raise ImportError(f"procession has no {', '.join(lacking)} yet")
 
     def versions(self) -> dict[str, str]:
         return {"procession": getattr(self._api, "__version__", "?")}
@@ -28,7 +32,7 @@ class Procession(Peer):
             registry.listen(self._exited, types=(self._api.ProcessExited,))
             yield
 
-    def _exited(self, event: object) -> None:
+    def _exited(self, _event: object) -> None:
         self.exit_seen = time.perf_counter()
 
     async def once(self) -> None:

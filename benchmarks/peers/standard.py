@@ -9,7 +9,7 @@ import sys
 import warnings
 from collections.abc import AsyncIterator
 
-from peers._base import CHUNK, ECHO, ECHOED, TRUE, Peer, expect, flood
+from benchmarks.peers._base import CHUNK, ECHO, ECHOED, TRUE, Peer, expect, flood
 
 
 class Asyncio(Peer):

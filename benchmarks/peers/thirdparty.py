@@ -6,9 +6,10 @@ import asyncio
 import subprocess
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from importlib import import_module
 from importlib.metadata import version
 
-from peers._base import CHUNK, ECHO, ECHOED, SLEEPER, TRUE, Figures, Job, Live, Peer, expect, flood
+from benchmarks.peers._base import CHUNK, ECHO, ECHOED, SLEEPER, TRUE, Figures, Job, Live, Peer, expect, flood
 
 NULL = subprocess.DEVNULL
 
@@ -17,9 +18,7 @@ class Uvloop(Peer):
     """uvloop's own subprocess, through asyncio's interface."""
 
     def __init__(self) -> None:
-        import uvloop
-
-        self._new_loop = uvloop.new_event_loop
+        self._new_loop = import_module("uvloop").new_event_loop
 
     def versions(self) -> dict[str, str]:
         return {"uvloop": version("uvloop")}
@@ -36,9 +35,7 @@ class Anyio(Peer):
     """anyio on asyncio."""
 
     def __init__(self) -> None:
-        import anyio
-
-        self._anyio = anyio
+        self._anyio = import_module("anyio")
 
     def versions(self) -> dict[str, str]:
         return {"anyio": version("anyio")}
@@ -72,9 +69,7 @@ class Trio(Peer):
     """trio on its own loop."""
 
     def __init__(self) -> None:
-        import trio
-
-        self._trio = trio
+        self._trio = import_module("trio")
 
     def versions(self) -> dict[str, str]:
         return {"trio": version("trio")}

@@ -1,0 +1,1 @@
+"""Measured against peers, in interleaved rounds; see RESULTS.md."""
