@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -96,7 +97,7 @@ def _tokio(name: str) -> Entry:
     try:
         _output(cargo, "build", *options, cwd=crate)
     except OSError as error:
-        return Entry(name, missing=f"no tokio crate offline (Debian: librust-tokio-dev): {error}")
+        raise OSError(f"no tokio crate offline (Debian: librust-tokio-dev): {error}") from error
     lock = (crate / "Cargo.lock").read_text()
     _, _, rest = lock.partition('name = "tokio"\nversion = "')
     version = f"tokio {rest.partition(chr(34))[0]}, {' '.join(_output(cargo, '--version').split()[:2])}"
@@ -127,4 +128,4 @@ def find(name: str) -> Entry:
         driver, minor = PYTHON[name]
         return _python(name, driver, sys.executable if minor is None else _interpreter(minor))
     except (OSError, ValueError, subprocess.SubprocessError) as error:
-        return Entry(name, missing=str(error))
+        return Entry(name, missing=re.sub(r"/\S+/", "…/", str(error)))  # the reason, without this machine's folders
