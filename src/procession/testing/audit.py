@@ -33,6 +33,8 @@ from typing import Any
 
 import psutil
 
+from procession._launch._owner import owner
+
 __all__ = ["Leak", "LeakAudit", "LeakKind"]
 
 GUARDIAN_MARK = "procession-guardian"
@@ -77,6 +79,7 @@ class Leak:
 @dataclass(frozen=True, slots=True)
 class _Snapshot:
     children: frozenset[tuple[int, float]]
+    pids: frozenset[int]  # of the whole machine
     fds: Mapping[int, str]
     threads: frozenset[int]
 
@@ -210,7 +213,8 @@ class LeakAudit:
     def _compare(self) -> list[Leak]:
         now = _look()
         return [
-            *_new_children(self._before, now),
+            *_new_children(now.children - self._before.children),
+            *_escaped(now, now.pids - self._before.pids),
             *_new_fds(self._before.fds, now.fds),
             *(_describe_thread(thread) for thread in self._new_threads()),
             *self._files(),
@@ -250,6 +254,7 @@ class LeakAudit:
 def _look() -> _Snapshot:
     return _Snapshot(
         children=frozenset(_descendants()),
+        pids=frozenset(psutil.pids()),
         fds=_open_fds(),
         threads=frozenset(thread.ident for thread in threading.enumerate() if thread.ident is not None),
     )
@@ -305,20 +310,36 @@ def _open_fds() -> dict[int, str]:
     return found
 
 
-def _new_children(before: _Snapshot, now: _Snapshot) -> Iterator[Leak]:
-    for pid, started in sorted(now.children - before.children):
+def _new_children(added: Collection[tuple[int, float]]) -> Iterator[Leak]:
+    for pid, started in sorted(added):
         try:
             process = psutil.Process(pid)
             if process.create_time() != started:
                 continue
             zombie = process.status() == psutil.STATUS_ZOMBIE
-            words = [process.name()] if zombie else process.cmdline()
+            words = [] if zombie else process.cmdline()
+            name = process.name()
         except psutil.NoSuchProcess:
             continue
-        if any(GUARDIAN_MARK in word for word in words):
+        if not any(GUARDIAN_MARK in word for word in words):
+            kind = LeakKind.ZOMBIE if zombie else LeakKind.CHILD
+            yield Leak(kind=kind, what=str(pid), detail=" ".join(words or [name])[:200])
+
+
+def _escaped(now: _Snapshot, added: Collection[int]) -> Iterator[Leak]:
+    """Processes that are no longer below this one, but carry its cookie in their environment."""
+    token = owner().token.encode()
+    below = {pid for pid, _ in now.children}
+    for pid in sorted(added):
+        if pid in below:
             continue
-        kind = LeakKind.ZOMBIE if zombie else LeakKind.CHILD
-        yield Leak(kind=kind, what=str(pid), detail=" ".join(words)[:200])
+        try:
+            ours = token in Path(f"/proc/{pid}/environ").read_bytes()
+            words = psutil.Process(pid).cmdline()
+        except (OSError, psutil.Error):
+            continue
+        if ours and not any(GUARDIAN_MARK in word for word in words):
+            yield Leak(kind=LeakKind.CHILD, what=str(pid), detail=f"escaped: {' '.join(words)[:200]}")
 
 
 def _new_fds(before: Mapping[int, str], now: Mapping[int, str]) -> Iterator[Leak]:
