@@ -47,7 +47,7 @@ lint: $(STAMP)
 
 types: $(STAMP)
 	$(BIN)/mypy $(CODE)
-	$(BIN)/basedpyright --pythonpath $(BIN)/python --verifytypes procession --ignoreexternal
+	PATH="$(abspath $(BIN)):$$PATH" basedpyright --verifytypes procession --ignoreexternal
 
 floors: $(STAMP)
 	$(BIN)/lint-imports
