@@ -64,7 +64,7 @@ test-all:
 
 bench: $(STAMP)
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[bench]'
-	$(BIN)/python benchmarks/spawn.py $(ARGS)
+	@for file in benchmarks/[a-z]*.py; do echo "==> $$file"; $(BIN)/python "$$file" $(ARGS) || exit 1; done
 
 changelog: $(STAMP)
 	@test -n "$(VERSION)" || { echo "usage: make changelog VERSION=x.y.z"; exit 2; } >&2
