@@ -113,6 +113,23 @@ class Closed(StateError):
         return f"{self.what} is closed"
 
 
+class SubscriptionLost(StateError):
+    """A subscriber fell behind and had asked to be disconnected rather than to miss events unawares.
+
+    Attributes:
+        max_queued: how many events its queue held.
+    """
+
+    _fields = ("max_queued",)
+
+    def __init__(self, max_queued: int) -> None:
+        super().__init__(max_queued)
+        self.max_queued = max_queued
+
+    def __str__(self) -> str:
+        return f"the subscription fell more than {self.max_queued} events behind and was disconnected"
+
+
 class NotFound(StateError, LookupError):
     """Nothing is known under that id.
 
