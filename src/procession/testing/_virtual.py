@@ -50,14 +50,14 @@ class VirtualTimeError(ProcessionError, RuntimeError):
         return lines
 
 
-class VirtualDeadlock(VirtualTimeError):  # noqa: N818 - named for what happened, as all of ours
+class VirtualDeadlock(VirtualTimeError):
     """Everybody waits and no timer, no ready descriptor, no child and no thread can ever wake anybody."""
 
     def __str__(self) -> str:
         return f"nothing can happen any more at {self.at:g} s of virtual time:{self._told()}"
 
 
-class VirtualLivelock(VirtualTimeError):  # noqa: N818 - same
+class VirtualLivelock(VirtualTimeError):
     """Virtual time ran on beyond the bound: something ticks for ever and what is waited for never comes.
 
     Attributes:
