@@ -228,16 +228,54 @@ def _limit(value: object, name: str) -> int:
 
 
 _CAPABILITIES = frozenset(
-    "chown dac_override dac_read_search fowner fsetid kill setgid setuid setpcap linux_immutable "
-    "net_bind_service net_broadcast net_admin net_raw ipc_lock ipc_owner sys_module sys_rawio sys_chroot "
-    "sys_ptrace sys_pacct sys_admin sys_boot sys_nice sys_resource sys_time sys_tty_config mknod lease "
-    "audit_write audit_control setfcap mac_override mac_admin syslog wake_alarm block_suspend audit_read "
-    "perfmon bpf checkpoint_restore".split()
+    [
+        "chown",
+        "dac_override",
+        "dac_read_search",
+        "fowner",
+        "fsetid",
+        "kill",
+        "setgid",
+        "setuid",
+        "setpcap",
+        "linux_immutable",
+        "net_bind_service",
+        "net_broadcast",
+        "net_admin",
+        "net_raw",
+        "ipc_lock",
+        "ipc_owner",
+        "sys_module",
+        "sys_rawio",
+        "sys_chroot",
+        "sys_ptrace",
+        "sys_pacct",
+        "sys_admin",
+        "sys_boot",
+        "sys_nice",
+        "sys_resource",
+        "sys_time",
+        "sys_tty_config",
+        "mknod",
+        "lease",
+        "audit_write",
+        "audit_control",
+        "setfcap",
+        "mac_override",
+        "mac_admin",
+        "syslog",
+        "wake_alarm",
+        "block_suspend",
+        "audit_read",
+        "perfmon",
+        "bpf",
+        "checkpoint_restore",
+    ]
 )
 
 
 def capabilities(value: object) -> tuple[str, ...] | None:
-    """Names as in capabilities(7), in any case, with or without ``CAP_``."""
+    """Known capabilities, named as in the manual page, in any case, with or without ``CAP_``."""
     if value is None:
         return None
     if isinstance(value, (str, bytes)) or not isinstance(value, Iterable):
@@ -283,5 +321,5 @@ def check_name(value: object) -> str:
 
 def name_of(program: str) -> str:
     """The file name of a program made to fit the rule for names."""
-    base = re.sub(r"[^A-Za-z0-9._-]", "_", os.path.basename(program))[:64].lstrip("._-")
+    base = re.sub(r"[^A-Za-z0-9._-]", "_", program.rsplit("/", 1)[-1])[:64].lstrip("._-")
     return base or "process"

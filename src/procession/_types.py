@@ -204,12 +204,12 @@ class Completed:
 
     @property
     def text(self) -> str:
-        """stdout decoded as UTF-8; bytes that are not become ``\\xNN``."""
+        r"""Stdout decoded as UTF-8; bytes that are not become ``\xNN``."""
         return self.stdout.decode("utf-8", "backslashreplace")
 
     @property
     def error_text(self) -> str:
-        """stderr decoded as UTF-8; bytes that are not become ``\\xNN``."""
+        r"""Stderr decoded as UTF-8; bytes that are not become ``\xNN``."""
         return self.stderr.decode("utf-8", "backslashreplace")
 
     def __repr__(self) -> str:

@@ -18,7 +18,7 @@ from procession.errors import ConfigError
 if TYPE_CHECKING:
     from procession.process._pipeline import Pipeline
 
-_SECRET_WORD = re.compile(r"pass(word|wd|phrase)?|secret|token|api[-_]?key|credential|private[-_]?key", re.I)
+_SECRET_WORD = re.compile(r"pass(word|wd|phrase)?|secret|token|api[-_]?key|credential|private[-_]?key", re.IGNORECASE)
 _SECRET_SHAPE = re.compile(
     r"://[^/\s:@]+:[^/\s@]+@|\b(ghp|gho|ghs|sk|xox[abp]|AKIA)[-_A-Za-z0-9]{12,}|eyJ[\w-]{10,}\.[\w-]+\.|"
     r"-----BEGIN [A-Z ]*PRIVATE KEY"

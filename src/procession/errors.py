@@ -171,6 +171,7 @@ class SpawnFailure(StrEnum):
     BAD_DESCRIPTOR = "a given file descriptor is not open"
     TIMEOUT = "the kernel did not start it in time"
     CONTAINMENT = "its container could not be prepared"
+    STREAM = "a file for its streams cannot be opened"
     UNSUPPORTED = "this system lacks what the command asks for"
     OTHER = "the system refused"
 
@@ -199,12 +200,12 @@ class SpawnError(ProcessionError, OSError):
     ) -> SpawnError:
         """Builds the error in the subclass that fits ``errno``."""
         kind: type[SpawnError] = SpawnError
-        if errno in (_errno.ENOENT,):
-            kind = _SpawnNotFound
+        if errno == _errno.ENOENT:
+            kind = ProgramNotFound
         elif errno in (_errno.EACCES, _errno.EPERM):
-            kind = _SpawnDenied
+            kind = SpawnDenied
         elif errno == _errno.ENOTDIR:
-            kind = _SpawnNotDirectory
+            kind = SpawnNotDirectory
         return kind(reason, command, errno, path)
 
     def __init__(
@@ -224,16 +225,16 @@ class SpawnError(ProcessionError, OSError):
         return f"could not start {self.command.display()}: {self.reason.value}{where}{number}"
 
 
-class _SpawnNotFound(SpawnError, FileNotFoundError):
-    pass
+class ProgramNotFound(SpawnError, FileNotFoundError):
+    """A :class:`SpawnError` with ``ENOENT``."""
 
 
-class _SpawnDenied(SpawnError, PermissionError):
-    pass
+class SpawnDenied(SpawnError, PermissionError):
+    """A :class:`SpawnError` with ``EACCES`` or ``EPERM``."""
 
 
-class _SpawnNotDirectory(SpawnError, NotADirectoryError):
-    pass
+class SpawnNotDirectory(SpawnError, NotADirectoryError):
+    """A :class:`SpawnError` with ``ENOTDIR``."""
 
 
 # ---------------------------------------------------------------------------- how a process ended
@@ -290,9 +291,7 @@ class SignaledError(ProcessError):
 
     _fields = ("signal", "stderr_tail", "command", "completed")
 
-    def __init__(
-        self, signal: int, stderr_tail: str, command: Command, completed: Completed | None = None
-    ) -> None:
+    def __init__(self, signal: int, stderr_tail: str, command: Command, completed: Completed | None = None) -> None:
         super().__init__(signal, stderr_tail)
         self.signal = signal
         self.stderr_tail = stderr_tail

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any, Self, TypeVar
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, ValidationError
 
@@ -62,7 +62,7 @@ class Config(BaseModel):
         except ValidationError as error:
             raise config_error(error, type(self)) from None
 
-    def replace(self: M, **changes: Any) -> M:
+    def replace(self, **changes: Any) -> Self:
         """A copy with some fields changed, validated as a whole.
 
         Raises:

@@ -1,0 +1,28 @@
+"""How many real children live and how many are being started, for those who must not outrun them."""
+
+from __future__ import annotations
+
+_live = 0
+_in_flight = 0
+
+
+def live() -> int:
+    """Real children that were started and have not been reaped."""
+    return _live
+
+
+def in_flight() -> int:
+    """Real work handed to the spawner or scanner threads and not yet answered."""
+    return _in_flight
+
+
+def count_live(change: int) -> None:
+    """Notes that a child was started (1) or reaped (-1). Called on loop threads."""
+    global _live
+    _live += change
+
+
+def count_in_flight(change: int) -> None:
+    """Notes that work was handed to a thread (1) or answered (-1). Called on loop threads."""
+    global _in_flight
+    _in_flight += change

@@ -1,0 +1,162 @@
+"""Who owns the children of this program: the owner's token, their cookies, and the guardian."""
+
+from __future__ import annotations
+
+import itertools
+import logging
+import os
+import secrets
+import subprocess
+import sys
+import threading
+from collections.abc import Iterable
+
+from procession._launch import _spawner
+from procession._linux import _pidfd
+from procession._linux._proc import ID, OWNER
+
+_log = logging.getLogger("procession.guardian")
+_MARK = "procession-guardian"
+
+
+class Owner:
+    """One program as an owner of processes."""
+
+    def __init__(self) -> None:
+        self.token = secrets.token_hex(12)
+        self._count = itertools.count(1)
+        self._lock = threading.Lock()
+        self._pipe: int | None = None
+        self._pidfd: int | None = None
+        self.guardian_pid: int | None = None
+        self._cgroups: list[str] = []
+        self._refused = False
+        chain = os.environ.get(OWNER)
+        self._owners = f"{chain}:{self.token}" if chain else self.token
+        self._ids = os.environ.get(ID, "")
+
+    def new_id(self) -> str:
+        """An id for a process: unique on this machine."""
+        return f"p{self.token[:8]}-{next(self._count)}"
+
+    def cookies(self, id: str) -> dict[str, str]:
+        """The two variables every child carries, after those of the owners we have ourselves."""
+        return {OWNER: self._owners, ID: f"{self._ids}:{id}" if self._ids else id}
+
+    # ---------------------------------------------------------------------------------- guardian
+
+    def guard(self) -> None:
+        """Makes sure that the guardian lives; called in the spawner thread before a child is made."""
+        if self.guardian_pid is not None or self._refused:
+            return
+        with self._lock:
+            if self.guardian_pid is None:
+                self._start_guardian()
+
+    def name_cgroup(self, path: str) -> None:
+        """Tells the guardian of a directory of cgroups to end as well."""
+        with self._lock:
+            if path not in self._cgroups:
+                self._cgroups.append(path)
+                self._tell((path,))
+
+    def _tell(self, paths: Iterable[str]) -> None:
+        text = "".join(f"{path}\n" for path in paths)
+        if text and self._pipe is not None:
+            try:
+                os.write(self._pipe, text.encode())
+            except OSError:
+                pass  # it is dead, and will be told again when it is replaced
+
+    def _start_guardian(self) -> None:
+        if not sys.executable or not os.path.isdir("/proc/self"):
+            self._refused = True
+            _log.warning("no guardian: this system has no interpreter to run it, or no /proc")
+            return
+        script = os.path.join(os.path.dirname(__file__), "guardian.py")
+        argv = [sys.executable, "-I", "-S", script, _MARK, self.token, str(os.getpid())]
+        pipe_r, pipe_w = os.pipe()
+        try:
+            child = _spawner.popen(
+                argv,
+                stdin=pipe_r,
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.DEVNULL,
+                cwd="/",
+                start_new_session=True,
+                close_fds=True,
+            )
+        except BaseException:
+            os.close(pipe_w)
+            raise
+        finally:
+            os.close(pipe_r)
+        child.returncode = 0  # reaped through its pidfd, below
+        self._pipe = pipe_w
+        self.guardian_pid = child.pid
+        self._tell(self._cgroups)
+        if _pidfd.has_pidfd():
+            try:
+                self._pidfd = os.pidfd_open(child.pid)
+            except OSError:
+                return  # it works all the same; its death would go unnoticed
+            _spawner.spawner().watch(self._pidfd, self._guardian_ended)
+
+    def _guardian_ended(self, pidfd: int) -> None:
+        """In the spawner thread: it was killed, so another takes its place."""
+        _pidfd.reap(pidfd)
+        os.close(pidfd)
+        with self._lock:
+            if self._pidfd != pidfd:
+                return
+            if self._pipe is not None:
+                os.close(self._pipe)
+            self._pipe = self._pidfd = self.guardian_pid = None
+            _log.warning("the guardian was killed; starting another")
+            try:
+                self._start_guardian()
+            except OSError as error:
+                _log.error("the guardian could not be replaced (%s); the next spawn tries again", error)
+
+    def dismiss(self) -> None:
+        """Ends the guardian, and with it whatever still carries our cookie. The next spawn starts another."""
+        with self._lock:
+            pipe, pidfd, pid = self._pipe, self._pidfd, self.guardian_pid
+            self._pipe = self._pidfd = self.guardian_pid = None
+            if pipe is not None:
+                os.close(pipe)
+        if pid is None:
+            return
+        if pidfd is None:
+            os.waitpid(pid, 0)
+            return
+        if _spawner.spawner().unwatch(pidfd):
+            try:
+                os.waitid(os.P_PIDFD, pidfd, os.WEXITED)
+            except ChildProcessError:
+                pass  # somebody else has reaped it
+            os.close(pidfd)
+
+
+_owner: Owner | None = None
+
+
+def owner() -> Owner:
+    """This program as an owner; another one in a child made by ``os.fork``."""
+    global _owner
+    if _owner is None:
+        _owner = Owner()
+    return _owner
+
+
+def _forget() -> None:
+    global _owner
+    old, _owner = _owner, None
+    if old is not None:
+        for fd in (old._pipe, old._pidfd):
+            if fd is not None:
+                os.close(fd)
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forget)

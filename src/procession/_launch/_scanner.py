@@ -1,0 +1,77 @@
+"""The scanner: one thread that looks through ``/proc`` for the loops, one pass for all who ask at once."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import threading
+from collections.abc import Sequence
+from queue import SimpleQueue
+
+from procession._launch import _live
+from procession._linux._proc import Found, Wanted, scan
+
+_Request = tuple[Wanted, asyncio.AbstractEventLoop, "asyncio.Future[list[Found]]"]
+_queue: SimpleQueue[_Request] | None = None
+
+
+async def find(wanted: Wanted) -> Sequence[Found]:
+    """What lives of one process's tree, seen by a pass that began after this call.
+
+    Cancellation: safe; pidfds found meanwhile are closed.
+    """
+    global _queue
+    if _queue is None:
+        _queue = SimpleQueue()
+        threading.Thread(target=_run, args=(_queue,), name="procession-scanner", daemon=True).start()
+    loop = asyncio.get_running_loop()
+    future: asyncio.Future[list[Found]] = loop.create_future()
+    _live.count_in_flight(1)
+    _queue.put((wanted, loop, future))
+    try:
+        return await future
+    except asyncio.CancelledError:
+        if future.done() and not future.cancelled():
+            _close(future.result())
+        raise
+
+
+def _run(queue: SimpleQueue[_Request]) -> None:
+    while True:
+        requests = [queue.get()]
+        while not queue.empty():
+            requests.append(queue.get())
+        try:
+            found = scan(request[0] for request in requests)
+        except OSError:
+            found = {}
+        for wanted, loop, future in requests:
+            mine = found.get(wanted.id, [])
+            try:
+                loop.call_soon_threadsafe(_answer, future, mine)
+            except RuntimeError:
+                _close(mine)  # the loop is closed
+        del requests, found
+
+
+def _answer(future: asyncio.Future[list[Found]], found: list[Found]) -> None:
+    _live.count_in_flight(-1)
+    if future.done():
+        _close(found)
+    else:
+        future.set_result(found)
+
+
+def _close(found: list[Found]) -> None:
+    for item in found:
+        if item.pidfd is not None:
+            os.close(item.pidfd)
+
+
+def _forget() -> None:
+    global _queue
+    _queue = None
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forget)

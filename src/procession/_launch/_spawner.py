@@ -1,0 +1,228 @@
+"""The spawner: one never-ending thread in which children are made.
+
+``Popen`` waits for the child's ``execve``; in a thread of its own that wait costs the loop nothing. The
+thread never ends, because a parent-death signal is sent when the *thread* that made the child ends
+(prctl(2), PR_SET_PDEATHSIG). It also reaps what nobody else waits for any more: detached children
+whose block was left, and the guardian, whose death it notices.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import select
+import subprocess
+import threading
+import weakref
+from collections import deque
+from collections.abc import Callable
+from typing import Any, Generic, TypeVar
+
+from procession._launch import _live
+
+T = TypeVar("T")
+
+popen: Callable[..., subprocess.Popen[bytes]] = subprocess.Popen
+"""How children are made; fault injection replaces it."""
+
+
+class Job(Generic[T]):
+    """One piece of work for the thread, and the future in which its loop waits for it."""
+
+    __slots__ = ("dispose", "error", "future", "late", "loop", "result", "state", "work")
+
+    def __init__(
+        self, work: Callable[[], T], dispose: Callable[[T | None], None], loop: asyncio.AbstractEventLoop
+    ) -> None:
+        self.work = work
+        self.dispose = dispose
+        self.loop = loop
+        self.future: asyncio.Future[T] = loop.create_future()
+        self.late: asyncio.Future[T] | None = None
+        self.result: T | None = None
+        self.error: BaseException | None = None
+        self.state = "queued"
+
+    def answer(self) -> None:
+        """Hands the outcome to whoever still waits; on the loop's thread."""
+        _live.count_in_flight(-1)
+        for future in (self.future, self.late):
+            if future is not None and not future.done():
+                if self.error is not None:
+                    future.set_exception(self.error)
+                else:
+                    future.set_result(self.result)  # type: ignore[arg-type]
+                return
+        self.dispose(self.result)
+
+
+class _Inbox:
+    """Answers on their way to one loop; one wake-up of the loop serves all that came meanwhile."""
+
+    __slots__ = ("__weakref__", "_jobs", "_loop", "_woken")
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._loop = weakref.ref(loop)
+        self._jobs: deque[Job[Any]] = deque()
+        self._woken = False
+
+    def put(self, job: Job[Any]) -> None:
+        self._jobs.append(job)
+        if self._woken:
+            return
+        self._woken = True
+        loop = self._loop()
+        try:
+            if loop is None:
+                raise RuntimeError
+            loop.call_soon_threadsafe(self._drain)
+        except RuntimeError:  # the loop is closed: nobody will ever ask
+            self._woken = False
+            while self._jobs:
+                late = self._jobs.popleft()
+                late.dispose(late.result)
+
+    def _drain(self) -> None:
+        self._woken = False
+        while self._jobs:
+            self._jobs.popleft().answer()
+
+
+class Spawner:
+    """The thread, its queue, and the pidfds it watches. One per program; see :func:`spawner`."""
+
+    def __init__(self) -> None:
+        self._jobs: deque[Job[Any]] = deque()
+        self._inboxes: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, _Inbox] = weakref.WeakKeyDictionary()
+        self._lock = threading.Lock()
+        self._threads = 0
+        self._sleeping = False
+        self._wake_r, self._wake_w = os.pipe()
+        os.set_blocking(self._wake_r, False)
+        os.set_blocking(self._wake_w, False)
+        self._watched: dict[int, Callable[[int], None]] = {}
+        self._poll = select.poll()
+        self._poll.register(self._wake_r, select.POLLIN)
+
+    # ------------------------------------------------------------------------------- from the loops
+
+    def submit(self, job: Job[Any]) -> None:
+        """Queues ``job``; its future is resolved on its own loop."""
+        if not self._threads:
+            self.add_thread()
+        if job.loop not in self._inboxes:
+            self._inboxes[job.loop] = _Inbox(job.loop)
+        _live.count_in_flight(1)
+        self._jobs.append(job)
+        self._wake()
+
+    def withdraw(self, job: Job[Any]) -> bool:
+        """Takes back a job that has not begun; ``False`` when it is too late."""
+        try:
+            self._jobs.remove(job)
+        except ValueError:
+            return False
+        _live.count_in_flight(-1)
+        return True
+
+    def add_thread(self) -> None:
+        """Starts another thread on the same queue: the first one, or because one hangs in the kernel."""
+        with self._lock:
+            self._threads += 1
+            name = f"procession-spawner-{self._threads}"
+            threading.Thread(target=self._run, args=(self._threads == 1,), name=name, daemon=True).start()
+
+    def watch(self, pidfd: int, ended: Callable[[int], None]) -> None:
+        """Calls ``ended(pidfd)`` in the thread once the process has ended, whatever becomes of any loop."""
+        if not self._threads:
+            self.add_thread()
+        self._watched[pidfd] = ended
+        self._poll.register(pidfd, select.POLLIN)
+        self._sleeping = True  # the poll under way does not know of it yet
+        self._wake()
+
+    def unwatch(self, pidfd: int) -> bool:
+        """Takes a pidfd back; ``False`` when its process has been seen to end already."""
+        if self._watched.pop(pidfd, None) is None:
+            return False
+        self._poll.unregister(pidfd)
+        return True
+
+    # ------------------------------------------------------------------------------- in the thread
+
+    def _wake(self) -> None:
+        if self._sleeping:
+            self._sleeping = False
+            try:
+                os.write(self._wake_w, b"\0")
+            except BlockingIOError:
+                pass  # it has enough reasons to wake up already
+
+    def _run(self, primary: bool) -> None:
+        poll = self._poll if primary else select.poll()
+        if not primary:
+            poll.register(self._wake_r, select.POLLIN)
+        while True:
+            while self._jobs:
+                try:
+                    job = self._jobs.popleft()
+                except IndexError:
+                    break  # another thread was faster
+                self._do(job)
+                del job
+            self._sleeping = True
+            if self._jobs:
+                continue
+            self._serve(poll.poll())
+
+    def _do(self, job: Job[Any]) -> None:
+        job.state = "running"
+        try:
+            job.result = job.work()
+        except BaseException as error:  # noqa: BLE001 - it is the answer
+            job.error = error
+        job.state = "done"
+        inbox = self._inboxes.get(job.loop)
+        if inbox is None:
+            job.dispose(job.result)  # the loop is gone altogether
+        else:
+            inbox.put(job)
+
+    def _serve(self, ready: list[tuple[int, int]]) -> None:
+        for fd, _ in ready:
+            if fd == self._wake_r:
+                try:
+                    os.read(self._wake_r, 4096)
+                except BlockingIOError:
+                    pass  # another thread has read it
+                continue
+            ended = self._watched.pop(fd, None)
+            try:
+                self._poll.unregister(fd)
+            except KeyError:
+                continue
+            if ended is not None:
+                ended(fd)
+
+
+_spawner: Spawner | None = None
+
+
+def spawner() -> Spawner:
+    """This program's spawner; made at first use, and afresh in a child made by ``os.fork``."""
+    global _spawner
+    if _spawner is None:
+        _spawner = Spawner()
+    return _spawner
+
+
+def _forget() -> None:
+    global _spawner
+    old, _spawner = _spawner, None
+    if old is not None:  # a forked child has the descriptors but not the thread
+        os.close(old._wake_r)
+        os.close(old._wake_w)
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forget)

@@ -1,0 +1,1 @@
+"""What only Linux has: pidfds, ``/proc``, cgroups, and the tools that prepare a child before it starts."""
