@@ -78,7 +78,7 @@ class MemoryPipe:
             raise BrokenPipeError(32, "Broken pipe")
         size = len(data)
         if size > self.free:
-            if size <= PIPE_BUF or not self.free:
+            if size <= min(PIPE_BUF, self.capacity) or not self.free:
                 return None
             size = self.free
         self.buffer += data[:size]

@@ -4,6 +4,7 @@ import asyncio
 import errno
 import signal
 from collections.abc import Callable
+from functools import partial
 
 import pytest
 
@@ -14,6 +15,7 @@ from procession.errors import ConfigError, SpawnError, SpawnFailure
 from procession.testing import (
     FIRST_PID,
     MemoryInlet,
+    MemoryOutlet,
     Script,
     SimulatedHandle,
     SimulatedLauncher,
@@ -25,9 +27,19 @@ def now() -> float:
     return asyncio.get_running_loop().time()
 
 
+def out(handle: SimulatedHandle) -> MemoryInlet:
+    assert handle.stdout is not None
+    return handle.stdout
+
+
+def into(handle: SimulatedHandle) -> MemoryOutlet:
+    assert handle.stdin is not None
+    return handle.stdin
+
+
 async def ended(handle: SimulatedHandle) -> tuple[Exit, float]:
     future: asyncio.Future[Exit] = asyncio.get_running_loop().create_future()
-    handle.on_exit(lambda exit: future.done() or future.set_result(exit))
+    handle.on_exit(future.set_result)
     return await future, now()
 
 
@@ -322,8 +334,7 @@ def test_a_full_pipe_stops_the_writer_and_its_clock():
         handle = await start(Script(duration=10, stdout=[(1, b"x" * 200_000)]))
         await asyncio.sleep(100)
         assert handle.process.is_blocked
-        assert handle.stdout is not None
-        assert len(handle.stdout.pipe.buffer) == 65_536
+        assert len(out(handle).pipe.buffer) == 65_536
         got = await read_all(handle.stdout)
         return sum(len(data) for _, data in got), now()
 
@@ -333,16 +344,16 @@ def test_a_full_pipe_stops_the_writer_and_its_clock():
 def test_a_reader_that_left_is_a_broken_pipe():
     async def main():
         handle = await start(Script(duration=10, stdout=[(1, b"x")]))
-        handle.stdout.close()
-        handle.stdout.close()
-        assert handle.stdout.read_nowait(1) == b""
+        out(handle).close()
+        out(handle).close()
+        assert out(handle).read_nowait(1) == b""
         first = await ended(handle)
         blocked = await start(Script(hangs=True, stdout=b"x" * 100_000))
         await asyncio.sleep(1)
-        blocked.stdout.close()
+        out(blocked).close()
         second, _ = await ended(blocked)
         deaf = await start(Script(duration=1, stdout=b"x", ignores=(signal.SIGPIPE,)))
-        deaf.stdout.close()
+        out(deaf).close()
         third, _ = await ended(deaf)
         return first, second.returncode, third.returncode
 
@@ -355,12 +366,12 @@ def test_it_echoes_its_stdin_until_the_end_of_it():
         reading = asyncio.ensure_future(read_all(handle.stdout))
         for word in (b"one", b"two"):
             await asyncio.sleep(1)
-            assert handle.stdin.write_nowait(memoryview(word)) == 3
+            assert into(handle).write_nowait(memoryview(word)) == 3
         await asyncio.sleep(1)
-        handle.stdin.close()
-        handle.stdin.close()
+        into(handle).close()
+        into(handle).close()
         with pytest.raises(BrokenPipeError):
-            handle.stdin.write_nowait(memoryview(b"x"))
+            into(handle).write_nowait(memoryview(b"x"))
         return await reading, bytes(handle.process.received), (await ended(handle))[0]
 
     assert run_virtual(main) == ([(1, b"one"), (2, b"two")], b"onetwo", Exit(0))
@@ -369,25 +380,24 @@ def test_it_echoes_its_stdin_until_the_end_of_it():
 def test_an_echo_nobody_reads_pushes_back_to_its_writer():
     async def main():
         handle = await start(Script(echo=True), stdin="pipe")
-        loop, sent, room = asyncio.get_running_loop(), 0, asyncio.Event()
+        sent, room = 0, asyncio.Event()
         data = memoryview(b"x" * 1_000_000)
 
         def write() -> None:
             nonlocal sent
-            written = handle.stdin.write_nowait(data[sent:])
+            written = into(handle).write_nowait(data[sent:])
             sent += written or 0
             if sent == len(data):
-                handle.stdin.on_writable(None)
+                into(handle).on_writable(None)
                 room.set()
 
-        handle.stdin.on_writable(write)
-        loop.call_later(5, lambda: None)
+        into(handle).on_writable(write)
         await asyncio.sleep(4)
         assert 2 * 65_536 <= sent <= 3 * 65_536
         assert handle.process.is_blocked
         reading = asyncio.ensure_future(read_all(handle.stdout))
         await room.wait()
-        handle.stdin.close()
+        into(handle).close()
         return sum(len(part) for _, part in await reading)
 
     assert run_virtual(main) == 1_000_000
@@ -396,11 +406,11 @@ def test_an_echo_nobody_reads_pushes_back_to_its_writer():
 def test_small_writes_are_whole_or_not_at_all():
     async def main():
         handle = await start(Script(hangs=True), stdin="pipe")
-        assert handle.stdin.write_nowait(memoryview(bytes(100_000))) == 65_536
-        assert handle.stdin.write_nowait(memoryview(b"x")) is None
+        assert into(handle).write_nowait(memoryview(bytes(100_000))) == 65_536
+        assert into(handle).write_nowait(memoryview(b"x")) is None
         handle.process.deliver(signal.SIGKILL)
         with pytest.raises(BrokenPipeError):
-            handle.stdin.write_nowait(memoryview(b"x"))
+            into(handle).write_nowait(memoryview(b"x"))
 
     run_virtual(main)
 
@@ -413,13 +423,13 @@ def test_callbacks_come_while_the_level_holds_and_end_with_none():
         def readable() -> None:
             nonlocal calls
             calls += 1
-            handle.stdout.read_nowait(1)
+            out(handle).read_nowait(1)
 
-        handle.stdout.on_readable(readable)
+        out(handle).on_readable(readable)
         await asyncio.sleep(1)
         assert calls == 3
-        assert handle.stdout.read_nowait(1) is None
-        handle.stdout.on_readable(None)
+        assert out(handle).read_nowait(1) is None
+        out(handle).on_readable(None)
 
     run_virtual(main)
 
@@ -524,7 +534,7 @@ def test_members_are_signalled_one_by_one_and_tell_their_end():
         members = {member.ref.name: member for member in await handle.members()}
         told: list[str] = []
         for name, member in members.items():
-            member.on_exit(lambda name=name: told.append(name))
+            member.on_exit(partial(told.append, name))
         members["worker"].close()
         for member in members.values():
             assert member.send_signal(signal.SIGTERM)

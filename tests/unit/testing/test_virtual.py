@@ -7,7 +7,7 @@ import pickle
 import sys
 import threading
 import time
-from types import ModuleType
+from types import SimpleNamespace
 
 import pytest
 
@@ -18,6 +18,12 @@ LIVE = "procession._launch._live"
 
 def now() -> float:
     return asyncio.get_running_loop().time()
+
+
+def virtual() -> VirtualLoop:
+    loop = asyncio.get_running_loop()
+    assert isinstance(loop, VirtualLoop)
+    return loop
 
 
 def test_sleeping_a_week_takes_no_time():
@@ -223,7 +229,7 @@ def test_a_thread_of_the_executor_is_waited_for():
 def test_a_cancelled_call_still_counts_while_its_thread_works():
     async def main():
         go, begun = threading.Event(), threading.Event()
-        loop = asyncio.get_running_loop()
+        loop = virtual()
         work = asyncio.ensure_future(asyncio.to_thread(lambda: (begun.set(), go.wait(5))))
         await asyncio.sleep(0)
         begun.wait(5)
@@ -239,10 +245,8 @@ def test_a_cancelled_call_still_counts_while_its_thread_works():
 
 @pytest.mark.parametrize("counter", ["live", "in_flight"])
 def test_a_child_of_a_launcher_is_not_jumped_over(monkeypatch, counter):
-    live = ModuleType(LIVE)
     counts = {"live": 0, "in_flight": 0}
-    live.live = lambda: counts["live"]
-    live.in_flight = lambda: counts["in_flight"]
+    live = SimpleNamespace(live=lambda: counts["live"], in_flight=lambda: counts["in_flight"])
     monkeypatch.setitem(sys.modules, LIVE, live)
 
     async def main():
@@ -262,7 +266,7 @@ def test_a_child_of_a_launcher_is_not_jumped_over(monkeypatch, counter):
 
 def test_a_child_of_the_loop_itself_is_not_jumped_over():
     async def main():
-        loop = asyncio.get_running_loop()
+        loop = virtual()
         ended: asyncio.Future[None] = loop.create_future()
 
         class Protocol(asyncio.SubprocessProtocol):
@@ -282,7 +286,7 @@ def test_a_child_of_the_loop_itself_is_not_jumped_over():
 
 def test_inside_real_time_nothing_is_jumped_over():
     async def main():
-        loop = asyncio.get_running_loop()
+        loop = virtual()
         began = time.monotonic()
         with loop.real_time():
             await asyncio.sleep(0.02)
