@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Protocol
 
-from procession._core.machine import Machine
 from procession._types import NAME_PATTERN, Exit, ProcessState
 from procession.abc import PROCESS_MOVES
 from procession.command import Command
@@ -14,7 +14,7 @@ from procession.errors import Closed, ConfigError, InvalidTransition
 from procession.events import Event, ProcessExited, ProcessSpawned, StateChanged
 from procession.registry._entry import RegistryEntry
 from procession.registry._index import Index
-from procession.registry._records import ProcessRecord, writer
+from procession.registry._records import ProcessRecord, new_record, writer
 
 if TYPE_CHECKING:
     from procession.abc import ProcessHandle
@@ -52,7 +52,7 @@ class Ledger:
 
     def __init__(self, bus: Bus, clock: Callable[[], float], ended_size: int) -> None:
         self.live = Index()
-        self.ended: dict[str, ProcessRecord] = {}
+        self.ended: OrderedDict[str, ProcessRecord] = OrderedDict()  # a dict is slow to give up its first
         self._bus = bus
         self._clock = clock
         self._ended_size = ended_size
@@ -78,16 +78,7 @@ class Ledger:
         if id in self.live.records:
             raise ConfigError("id", id, "a live process has this id")
         self.ended.pop(id, None)
-        record = ProcessRecord(
-            id=id,
-            name=name,
-            owner=owner,
-            command=command,
-            adopted=adopted,
-            created_at=self._clock(),
-            _machine=Machine(id, PROCESS_MOVES),
-            _clock=self._clock,
-        )
+        record = new_record(id, name, owner, command, adopted, self._clock(), self._clock)
         self.live.add(record)
         return RegistryEntry(self, record)
 
@@ -150,14 +141,16 @@ class Ledger:
     def exited(self, record: ProcessRecord, exit: Exit) -> None:
         """Moves to ``exited`` and publishes ``ProcessExited``."""
         old = self._assign(record, _EXITED, str(exit))
+        pid, since, at = record.pid, record.spawned_at, self._clock()
+        assert pid is not None
+        assert since is not None
         _set_exit(record, exit)
-        _set_exited_at(record, self._clock())
+        _set_exited_at(record, at)
         _set_handle(record, None)
         self._retire(record, old)
         if self._bus.wants(ProcessExited):
-            pid = record.pid
-            assert pid is not None
-            event = ProcessExited(id=record.id, owner=record.owner, pid=pid, exit=exit, uptime=record.uptime)
+            uptime = max(0.0, at - since)
+            event = ProcessExited(id=record.id, owner=record.owner, pid=pid, exit=exit, uptime=uptime)
             self._bus.publish(event)
         self._trim()
 
@@ -183,7 +176,7 @@ class Ledger:
 
     def _trim(self) -> None:
         while len(self.ended) > self._ended_size:
-            del self.ended[next(iter(self.ended))]
+            self.ended.popitem(last=False)
 
     def _tell(self, record: ProcessRecord, old: ProcessState) -> None:
         if self._bus.wants(StateChanged):

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from procession._core.machine import Machine
 from procession._types import Containment, Exit, ProcessState
+from procession.abc import PROCESS_MOVES
 from procession.command import Command
 
 if TYPE_CHECKING:
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
 _NO_COUNTERS: Mapping[str, int] = MappingProxyType({})
 
 
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False, repr=False)
+@dataclass(frozen=True, slots=True, init=False, eq=False, repr=False)
 class ProcessRecord:
     """One process, as it stands now; the same object from registration to the end, and after it.
 
@@ -47,18 +48,18 @@ class ProcessRecord:
     command: Command
     adopted: bool
     created_at: float
-    state: ProcessState = ProcessState.STARTING
-    reason: str = ""
-    pid: int | None = None
-    started: int = 0
-    containment: Containment | None = None
-    handle: ProcessHandle | None = None
-    exit: Exit | None = None
-    spawned_at: float | None = None
-    exited_at: float | None = None
+    state: ProcessState
+    reason: str
+    pid: int | None
+    started: int
+    containment: Containment | None
+    handle: ProcessHandle | None
+    exit: Exit | None
+    spawned_at: float | None
+    exited_at: float | None
     _machine: Machine[ProcessState]
     _clock: Callable[[], float]
-    _counters: dict[str, int] | None = field(default=None)
+    _counters: dict[str, int] | None
 
     @property
     def labels(self) -> Mapping[str, str]:
@@ -96,3 +97,27 @@ def writer(name: str) -> Callable[[ProcessRecord, Any], None]:
     """The function that writes the slot ``name``: how the ledger, and nobody else, changes a record."""
     write: Callable[[ProcessRecord, Any], None] = ProcessRecord.__dict__[name].__set__
     return write
+
+
+_GIVEN = tuple(map(writer, ("id", "name", "owner", "command", "adopted", "created_at", "_clock")))
+_UNKNOWN = tuple(
+    map(writer, ("pid", "containment", "handle", "exit", "spawned_at", "exited_at", "_counters")),
+)
+_set_state, _set_reason, _set_started, _set_machine = map(writer, ("state", "reason", "started", "_machine"))
+
+
+def new_record(
+    id: str, name: str, owner: str, command: Command, adopted: bool, created_at: float, clock: Callable[[], float]
+) -> ProcessRecord:
+    """A record in the state ``starting``; records have no public constructor."""
+    record = ProcessRecord.__new__(ProcessRecord)
+    for write, value in zip(_GIVEN, (id, name, owner, command, adopted, created_at, clock), strict=True):
+        write(record, value)
+    for write in _UNKNOWN:
+        write(record, None)
+    machine = Machine(id, PROCESS_MOVES)
+    _set_machine(record, machine)
+    _set_state(record, machine.state)
+    _set_reason(record, "")
+    _set_started(record, 0)
+    return record

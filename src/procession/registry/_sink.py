@@ -148,7 +148,7 @@ def line(event: Event) -> str:
         data[field.name] = getattr(event, field.name)
     try:
         return json.dumps(data, default=_plain, allow_nan=False, separators=(",", ":")) + "\n"
-    except (ValueError, TypeError):
+    except (ValueError, TypeError, RecursionError):
         return json.dumps(_tame(data), separators=(",", ":")) + "\n"
 
 

@@ -139,6 +139,12 @@ def test_odd_values_end_somewhere():
     endless: dict = {}
     endless["self"] = endless
     assert "..." in sink_module.line(MetricsSampled(id="a", pid=1, figures=endless))
+    deep: Any = []
+    for _ in range(100_000):
+        deep = [deep]
+    assert "..." in sink_module.line(MetricsSampled(id="a", pid=1, figures=deep))
+    while deep:  # taken apart from outside, as freeing it recurses
+        deep = deep[0]
 
 
 async def test_a_burst_is_written_in_bounded_pieces(tmp_path, monkeypatch):
@@ -237,12 +243,14 @@ async def test_files_that_are_not_ours_alone_are_refused(tmp_path):
     hard.hardlink_to(target)
     fifo = tmp_path / "fifo"
     os.mkfifo(fifo)
+    reader = os.open(fifo, os.O_RDONLY | os.O_NONBLOCK)
     for path in (link, hard, fifo, tmp_path, tmp_path / "missing" / "file"):
         registry = ProcessRegistry(journal_file=path)
         with pytest.raises(ConfigError) as caught:
             async with registry:
                 pytest.fail("entered")
         assert caught.value.field == "journal_file"
+    os.close(reader)
     assert target.read_text() == "precious\n"
 
 

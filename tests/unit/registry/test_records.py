@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from procession._types import Containment, Exit, ProcessState
-from procession.abc import PROCESS_MOVES
+from procession.abc import PROCESS_MOVES, Entry, Registrar
 from procession.command import Command
 from procession.errors import Closed, ConfigError, InvalidTransition, NotFound
 from procession.events import ProcessExited, ProcessSpawned, StateChanged
@@ -44,6 +44,30 @@ def test_a_record_tells_everything_from_registration_to_the_end(registry, handle
     assert record.uptime == record.exited_at - record.spawned_at
     assert record.story() == ["running", "exited: exit 3"]
     assert registry.get("api-1") is record
+
+
+def test_it_is_what_the_process_floor_asks_for(registry):
+    registrar: Registrar = registry
+    entry: Entry = ProcessRegistry().register(Command("x"))
+    assert registrar.register(Command("x"), id="a", name="b", owner="c").state is entry.state is S.STARTING
+
+
+async def test_stays_true_when_empty(registry):
+    assert registry
+    assert len(registry) == 0
+
+
+def test_dropping_the_oldest_of_many_ended_records_is_cheap(handle):
+    registry = ProcessRegistry(journal_size=0, ended_size=20_000)
+    command = Command("x")
+    for number in range(30_000):
+        registry.register(command, id=f"p{number}").failed("for the test")
+    begin = time.perf_counter()
+    for number in range(1000):
+        registry.register(command, id=f"q{number}").failed("for the test")
+    assert (time.perf_counter() - begin) / 1000 < 100e-6
+    assert registry.statistics().ended == 20_000
+    assert registry.ended(limit=1)[0].id == "q999"
 
 
 def test_records_are_read_only(start):
