@@ -5,13 +5,14 @@ from __future__ import annotations
 import asyncio
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 from procession._types import NAME_PATTERN, Exit, ProcessState
 from procession.abc import PROCESS_MOVES
 from procession.command import Command
 from procession.errors import Closed, ConfigError, InvalidTransition
-from procession.events import Event, ProcessExited, ProcessSpawned, StateChanged
+from procession.events import ProcessExited, ProcessSpawned, StateChanged
+from procession.registry._bus import EventBus
 from procession.registry._entry import RegistryEntry
 from procession.registry._index import Index
 from procession.registry._records import ProcessRecord, new_record, writer
@@ -34,23 +35,13 @@ _STARTING, _RUNNING = ProcessState.STARTING, ProcessState.RUNNING
 _EXITED, _FAILED = ProcessState.EXITED, ProcessState.FAILED
 
 
-class Bus(Protocol):
-    """What the ledger needs of the bus."""
-
-    def publish(self, event: Event) -> int:
-        """Publishes."""
-
-    def wants(self, kind: type[Event]) -> bool:
-        """Tells whether anybody would see it."""
-
-
 Waiters = dict["asyncio.Future[ProcessState | None]", frozenset[ProcessState]]
 
 
 class Ledger:
     """All records: the live ones in the index, the last ``ended_size`` of the ended ones beside it."""
 
-    def __init__(self, bus: Bus, clock: Callable[[], float], ended_size: int) -> None:
+    def __init__(self, bus: EventBus, clock: Callable[[], float], ended_size: int) -> None:
         self.live = Index()
         self.ended: OrderedDict[str, ProcessRecord] = OrderedDict()  # a dict is slow to give up its first
         self._bus = bus
