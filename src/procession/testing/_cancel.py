@@ -208,8 +208,8 @@ class _Runner:
     audit: bool
 
     def run(self, point: int, mode: CancelMode) -> tuple[CancelRun, bool]:
-        audit = LeakAudit.start() if self.audit else None
         driven = _Driven(self.scenario(), point, mode)
+        audit = LeakAudit.start() if self.audit else None
         began = monotonic()
 
         def told(outcome: str) -> CancelRun:
@@ -221,11 +221,11 @@ class _Runner:
                 outcome = loop.run_until_complete(self._drive(driven, audit))
             finally:
                 _close(loop)
-        except (KeyboardInterrupt, SystemExit):
-            raise
         except BaseException as error:
             if audit is not None:
                 audit.finish(settle=0)
+            if isinstance(error, KeyboardInterrupt | SystemExit):
+                raise
             if not driven.reached and not isinstance(error, _Hung):
                 raise
             hung = isinstance(error, _Hung | VirtualTimeError)

@@ -240,3 +240,46 @@ def test_audits_leave_the_hooks_as_they_were():
     audit = LeakAudit.start()
     cancel_everywhere(lambda: turns(1))
     assert [leak for leak in audit.finish() if leak.kind is not LeakKind.FD] == []
+
+
+def test_a_cancellation_out_of_nowhere_is_told_apart():
+    async def scenario() -> None:
+        await asyncio.sleep(0)
+        raise asyncio.CancelledError
+
+    with pytest.raises(RuntimeError, match="nobody had cancelled it"):
+        cancel_everywhere(scenario)
+
+
+def test_what_is_allowed_is_allowed_to_the_cancelled_only():
+    async def scenario() -> None:
+        await asyncio.sleep(0)
+        raise LookupError
+
+    with pytest.raises(LookupError):
+        cancel_everywhere(scenario, allow=(LookupError,))
+
+
+def test_a_check_that_fails_without_a_cancellation_comes_out_as_it_is():
+    def check() -> None:
+        raise AssertionError("mine")
+
+    with pytest.raises(AssertionError, match=r"^mine$"):
+        cancel_everywhere(lambda: turns(1), check=check)
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, SystemExit])
+def test_the_wish_to_end_the_program_is_no_outcome(error):
+    async def scenario() -> None:
+        try:
+            await asyncio.sleep(0)
+        except asyncio.CancelledError:
+            raise error from None
+
+    with pytest.raises(error):
+        cancel_everywhere(scenario)
+
+
+def test_it_works_without_the_audit():
+    report = cancel_everywhere(lambda: turns(2), audit=False)
+    assert report.points == 2

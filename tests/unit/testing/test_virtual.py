@@ -7,6 +7,7 @@ import pickle
 import sys
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from types import SimpleNamespace
 
 import pytest
@@ -310,3 +311,47 @@ def test_run_virtual_takes_a_coroutine_and_passes_the_error_through():
 
     with pytest.raises(LookupError, match="mine"):
         run_virtual(fail())
+
+
+def test_executors_may_be_given_or_set():
+    async def main():
+        loop = virtual()
+        with ThreadPoolExecutor(1) as pool:
+            given = await loop.run_in_executor(pool, threading.get_ident)
+            assert given != threading.get_ident()
+        loop.set_default_executor(ThreadPoolExecutor(1, thread_name_prefix="mine"))
+        name = await loop.run_in_executor(None, lambda: threading.current_thread().name)
+        assert name.startswith("mine")
+
+    run_virtual(main, debug=True)
+
+
+def test_a_closed_loop_runs_nothing_in_a_thread():
+    loop = VirtualLoop()
+    loop.close()
+    with pytest.raises(RuntimeError, match="closed"):
+        loop.run_in_executor(None, print)
+
+
+def test_a_shell_child_of_the_loop_counts_too():
+    async def main():
+        loop = virtual()
+        ended: asyncio.Future[None] = loop.create_future()
+
+        class Protocol(asyncio.SubprocessProtocol):
+            def process_exited(self) -> None:
+                ended.set_result(None)
+
+        transport, _ = await loop.subprocess_shell(Protocol, "exit 3", stdin=None, stdout=None, stderr=None)
+        await ended
+        transport.close()
+        return transport.get_returncode()
+
+    assert run_virtual(main) == 3
+
+
+def test_a_livelock_tells_its_jumps_after_pickling():
+    error = VirtualLivelock(3.0, (), 0, 7)
+    assert str(pickle.loads(pickle.dumps(error))) == str(error)
+    assert "after 7 jumps" in str(error)
+    assert "no task waits" in str(error)
