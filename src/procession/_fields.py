@@ -24,6 +24,18 @@ _WORDS = {"pipe": "pipe", "null": "null", "devnull": "null", "inherit": "inherit
 _NUMBERS = {-1: "pipe", -2: "stdout", -3: "null"}  # subprocess.PIPE, STDOUT and DEVNULL
 
 
+class Frozen(dict[str, Any]):
+    """A mapping that stays as it was checked; it can be compared, copied and pickled like any other."""
+
+    def _refuse(self, *_: object, **__: object) -> Any:
+        raise TypeError("a command cannot be changed: use replace()")
+
+    __setitem__ = __delitem__ = __ior__ = clear = pop = popitem = setdefault = update = _refuse
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (dict(self),)
+
+
 def _text(value: object, what: str) -> str:
     if isinstance(value, bytes) or not isinstance(value, (str, os.PathLike)):
         raise ValueError(f"{what} is text or a path")

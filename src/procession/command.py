@@ -8,7 +8,7 @@ import shlex
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Field, field_validator, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, field_validator, model_validator
 
 from procession import _fields
 from procession._core.config import MASK, Config, Seconds
@@ -23,6 +23,7 @@ _SECRET_SHAPE = re.compile(
     r"://[^/\s:@]+:[^/\s@]+@|\b(ghp|gho|ghs|sk|xox[abp]|AKIA)[-_A-Za-z0-9]{12,}|eyJ[\w-]{10,}\.[\w-]+\.|"
     r"-----BEGIN [A-Z ]*PRIVATE KEY"
 )
+_FREEZE = AfterValidator(_fields.Frozen)
 pipeline_factory: Callable[[Sequence[Command]], Pipeline] | None = None
 """Set by the process floor when it is imported, so that ``|`` works without an import upwards."""
 
@@ -75,7 +76,9 @@ class Command(Config):
 
     argv: Annotated[tuple[str, ...], BeforeValidator(_fields.argv)]
     cwd: Annotated[str | None, BeforeValidator(_fields.path)] = None
-    env: Annotated[Mapping[str, str | None], BeforeValidator(_fields.environment)] = Field(default={}, repr=False)
+    env: Annotated[Mapping[str, str | None], BeforeValidator(_fields.environment)] = Field(
+        default_factory=dict, repr=False
+    )
     inherit_env: bool | tuple[str, ...] = True
     stdin: Annotated[_fields.Stdio, BeforeValidator(_fields.stdio)] = "null"
     stdout: Annotated[_fields.Stdio, BeforeValidator(_fields.stdio)] = "pipe"
@@ -90,7 +93,7 @@ class Command(Config):
     nice: Annotated[int | None, BeforeValidator(_fields.nice)] = None
     ionice: Annotated[str | None, BeforeValidator(_fields.ionice)] = None
     cpu_affinity: Annotated[tuple[int, ...] | None, BeforeValidator(_fields.cpus)] = None
-    rlimits: Annotated[Mapping[str, tuple[int, int]], BeforeValidator(_fields.rlimits)] = {}
+    rlimits: Annotated[Mapping[str, tuple[int, int]], BeforeValidator(_fields.rlimits)] = Field(default_factory=dict)
     new_session: bool = True
     detach: bool = False
     contain: Annotated[Literal["auto"] | Containment, BeforeValidator(_fields.contain)] = "auto"
@@ -100,12 +103,17 @@ class Command(Config):
     pty: bool = False
     pty_size: Annotated[tuple[int, int], BeforeValidator(_fields.pty_size)] = (24, 80)
     pass_fds: Annotated[tuple[int, ...], BeforeValidator(_fields.descriptors)] = ()
-    labels: Annotated[Mapping[str, str], BeforeValidator(_fields.labels)] = {}
+    labels: Annotated[Mapping[str, str], BeforeValidator(_fields.labels)] = Field(default_factory=dict)
 
     def __init__(self, *argv: str | os.PathLike[str], **options: Any) -> None:
         if argv and "argv" in options:
             raise ConfigError("argv", options["argv"], "give it positionally or by name, not both")
-        super().__init__(**({"argv": argv} | options))
+        try:
+            super().__init__(**({"argv": argv} | options))
+        except ConfigError as error:
+            if error.field == "argv" and isinstance(error.value, (tuple, list)):
+                raise ConfigError("argv", tuple(masked(error.value)), error.hint) from None
+            raise
 
     @field_validator("stdin")
     @classmethod
@@ -155,15 +163,7 @@ class Command(Config):
 
     def display(self, width: int = 120) -> str:
         """The command line for people: quoted, shortened, and without what looks like a secret."""
-        words: list[str] = []
-        hide = False
-        for word in self.argv:
-            if hide and not word.startswith("-"):
-                words.append(MASK)
-            else:
-                words.append(mask(word))
-            hide = word.startswith("-") and "=" not in word and bool(_SECRET_WORD.search(word))
-        line = shlex.join(words).replace("'***'", MASK)
+        line = shlex.join(masked(self.argv)).replace("'***'", MASK)
         line = "".join(char if char.isprintable() else repr(char)[1:-1] for char in line)
         return line if len(line) <= width else line[: width - 3] + "..."
 
@@ -185,6 +185,17 @@ class Command(Config):
         if stages is None:
             return NotImplemented
         return pipeline_factory((self, *stages))
+
+
+def masked(argv: Iterable[Any]) -> list[Any]:
+    """Program and arguments, without the values of those that look like secrets."""
+    words: list[Any] = []
+    hide = False
+    for word in argv:
+        text = word if isinstance(word, str) else ""
+        words.append(MASK if hide and not text.startswith("-") else mask(word) if text else word)
+        hide = text.startswith("-") and "=" not in text and bool(_SECRET_WORD.search(text))
+    return words
 
 
 def mask(word: str) -> str:

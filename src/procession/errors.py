@@ -7,6 +7,7 @@ the fields in ``__str__``. An exception raised by a user's own code is never wra
 from __future__ import annotations
 
 import errno as _errno
+import pickle as _pickle
 import signal as _signal
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -60,6 +61,14 @@ class ConfigError(ProcessionError, ValueError):
         self.field = field
         self.value = value
         self.hint = hint
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """A refused value may be anything; one that cannot be pickled travels as its text."""
+        try:
+            _pickle.dumps(self.value)
+        except Exception:  # noqa: BLE001 - whatever its own __reduce__ raises
+            self = ConfigError(self.field, repr(self.value), self.hint)  # noqa: PLW0642 - a copy that can
+        return super().__reduce__()
 
     def __str__(self) -> str:
         shown = repr(self.value)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Iterable, Mapping
 from typing import Generic, TypeVar
 
@@ -10,8 +9,8 @@ from procession.errors import InvalidTransition
 
 S = TypeVar("S", bound=str)
 
-_STORY = 16
-"""How many moves a machine remembers for the story of an error."""
+_STORY = 15
+"""How many moves, besides the last, a machine remembers for the story of an error."""
 
 
 class Transitions(Generic[S]):
@@ -76,7 +75,7 @@ class Machine(Generic[S]):
         self.state: S = table.initial
         self.epoch = 0
         self._table = table
-        self._story: deque[tuple[S, str]] | None = None
+        self._story: tuple[tuple[S, str], ...] = ()
 
     def to(self, new: S, reason: str = "") -> S:
         """Moves to ``new`` and returns the state it left.
@@ -87,13 +86,11 @@ class Machine(Generic[S]):
         old = self.state
         if new not in self._table.moves.get(old, ()):
             raise InvalidTransition(self.id, old, new, self.story())
-        if self._story is None:
-            self._story = deque(maxlen=_STORY)
-        self._story.append((new, reason))
+        self._story = (*self._story[-_STORY:], (new, reason))
         self.state = new
         self.epoch += 1
         return old
 
     def story(self) -> list[str]:
         """The last moves, oldest first."""
-        return [f"{state}: {reason}" if reason else str(state) for state, reason in self._story or ()]
+        return [f"{state}: {reason}" if reason else str(state) for state, reason in self._story]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import functools
+import weakref
 from typing import TYPE_CHECKING
 
 from procession._core.aio import finish, settle
@@ -11,8 +12,9 @@ from procession._launch import _spawner
 from procession._launch._ending import end_tree
 from procession._launch._handle import PidfdHandle, RealHandle, ThreadHandle
 from procession._launch._plan import Child, Plan
+from procession._launch._watchdog import Watchdog
 from procession._linux import _pidfd
-from procession.errors import ConfigError, SpawnError, SpawnFailure
+from procession.errors import ConfigError, SpawnError
 
 if TYPE_CHECKING:
     from procession.command import Command
@@ -28,6 +30,7 @@ class _ThreadedLauncher:
         if not spawn_timeout > 0:
             raise ConfigError("spawn_timeout", spawn_timeout, "a number of seconds above 0 is needed")
         self.spawn_timeout = spawn_timeout
+        self._watchdogs: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, Watchdog] = weakref.WeakKeyDictionary()
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} spawn_timeout={self.spawn_timeout:g}>"
@@ -45,9 +48,9 @@ class _ThreadedLauncher:
         loop = asyncio.get_running_loop()
         plan = Plan(command, id, pidfd=_pidfd.has_pidfd())
         spawner = _spawner.spawner()
-        job: _spawner.Job[Child] = _spawner.Job(plan.start, plan.dispose, loop)
+        job: _spawner.Job[Child] = _spawner.Job(command, plan.start, plan.dispose, loop)
         spawner.submit(job)
-        timer = loop.call_later(self.spawn_timeout, self._late, job, command)
+        self._watchdog(loop).watch(job)
         try:
             child = await job.future
         except asyncio.CancelledError:
@@ -57,20 +60,13 @@ class _ThreadedLauncher:
             if job.state == "done":
                 plan.abort()  # it failed; a late one is disposed of when it arrives
             raise
-        finally:
-            timer.cancel()
         return self._handle(plan, child, loop)
 
-    def _late(self, job: _spawner.Job[Child], command: Command) -> None:
-        """The kernel has not answered in time. What comes later is ended by the job's ``dispose``."""
-        if job.future.done():
-            return
-        spawner = _spawner.spawner()
-        if spawner.withdraw(job):
-            job.state = "done"
-        elif job.state == "running":
-            spawner.add_thread()  # the others must not wait behind it
-        job.future.set_exception(SpawnError.of(SpawnFailure.TIMEOUT, command))
+    def _watchdog(self, loop: asyncio.AbstractEventLoop) -> Watchdog:
+        watchdog = self._watchdogs.get(loop)
+        if watchdog is None:
+            watchdog = self._watchdogs[loop] = Watchdog(loop, self.spawn_timeout)
+        return watchdog
 
     async def _give_up(self, job: _spawner.Job[Child], plan: Plan, loop: asyncio.AbstractEventLoop) -> None:
         """Cancelled: takes the job back, or waits for the child that is being made and ends it."""

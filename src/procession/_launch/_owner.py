@@ -16,6 +16,7 @@ from procession._linux import _pidfd
 from procession._linux._proc import ID, OWNER
 
 _log = logging.getLogger("procession.guardian")
+_OWNER, _ID = OWNER.encode(), ID.encode()
 _MARK = "procession-guardian"
 
 
@@ -32,16 +33,17 @@ class Owner:
         self._cgroups: list[str] = []
         self._refused = False
         chain = os.environ.get(OWNER)
-        self._owners = f"{chain}:{self.token}" if chain else self.token
-        self._ids = os.environ.get(ID, "")
+        self._owners = (f"{chain}:{self.token}" if chain else self.token).encode()
+        ids = os.environ.get(ID)
+        self._ids = f"{ids}:".encode() if ids else b""
 
     def new_id(self) -> str:
         """An id for a process: unique on this machine."""
         return f"p{self.token[:8]}-{next(self._count)}"
 
-    def cookies(self, id: str) -> dict[str, str]:
+    def cookies(self, id: str) -> dict[bytes, bytes]:
         """The two variables every child carries, after those of the owners we have ourselves."""
-        return {OWNER: self._owners, ID: f"{self._ids}:{id}" if self._ids else id}
+        return {_OWNER: self._owners, _ID: self._ids + id.encode()}
 
     # ---------------------------------------------------------------------------------- guardian
 

@@ -16,9 +16,12 @@ import threading
 import weakref
 from collections import deque
 from collections.abc import Callable
-from typing import Any, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from procession._launch import _live
+
+if TYPE_CHECKING:
+    from procession.command import Command
 
 T = TypeVar("T")
 
@@ -29,11 +32,16 @@ popen: Callable[..., subprocess.Popen[bytes]] = subprocess.Popen
 class Job(Generic[T]):
     """One piece of work for the thread, and the future in which its loop waits for it."""
 
-    __slots__ = ("dispose", "error", "future", "late", "loop", "result", "state", "work")
+    __slots__ = ("command", "dispose", "error", "future", "late", "loop", "result", "state", "work")
 
     def __init__(
-        self, work: Callable[[], T], dispose: Callable[[T | None], None], loop: asyncio.AbstractEventLoop
+        self,
+        command: Command,
+        work: Callable[[], T],
+        dispose: Callable[[T | None], None],
+        loop: asyncio.AbstractEventLoop,
     ) -> None:
+        self.command = command
         self.work = work
         self.dispose = dispose
         self.loop = loop

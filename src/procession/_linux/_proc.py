@@ -6,6 +6,7 @@ import os
 import time
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from functools import cache
 
 from procession._types import ProcessRef
 
@@ -65,6 +66,12 @@ def stat(pid: int) -> Stat | None:
         sid=int(rest[3]),
         started=int(rest[19]),
     )
+
+
+@cache
+def has_proc() -> bool:
+    """Whether ``/proc`` is mounted."""
+    return os.path.isdir("/proc/self")
 
 
 def boot_ticks() -> int:

@@ -81,6 +81,13 @@ class Process:
                 end.close()
         self._handle.close()
 
+    def _is_all_gone(self) -> bool:
+        """Whether it has ended by itself and its group is empty too, without looking further."""
+        handle = self._handle
+        if handle.exit is None:
+            return False
+        return handle.containment is Containment.NONE or not handle.signal_group(0)
+
     def _has_said_all(self) -> bool:
         """Whether its output was read to the end, so that its own end is near."""
         sources = [source for source in (self._stdout, self._stderr) if source is not None]

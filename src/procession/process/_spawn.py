@@ -147,18 +147,18 @@ class Spawning:
         process = self.process
         if process is None:
             return
-        handle, stopper = process._handle, process._stop()
+        handle, stopper = process._handle, process._stopper
         try:
-            task = stopper.task
-            if self._command.detach and task is None:
+            task = None if stopper is None else stopper.task
+            if task is None and (self._command.detach or (not by_exception and process._is_all_gone())):
                 return
             if task is None and not by_exception and handle.exit is None and process._has_said_all():
                 await process._ends_by_itself(min(self._command.grace, _REST_GRACE))
             if task is None or (task.done() and handle.exit is None):
                 if handle.exit is None or by_exception:
-                    task = stopper.begin(self._command.grace)
-                elif not stopper.rest_is_gone():
-                    task = stopper.begin(min(self._command.grace, _REST_GRACE), whole=False)
+                    task = process._stop().begin(self._command.grace)
+                elif not process._is_all_gone():
+                    task = process._stop().begin(min(self._command.grace, _REST_GRACE), whole=False)
             if task is not None and not task.done():
                 await finish(_result(task))
         finally:

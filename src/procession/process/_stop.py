@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from procession._core.aio import Latch, finish
 from procession._launch._ending import KILL_BOUND, Ending, end_tree
-from procession._types import Containment, ProcessState, StopReport
+from procession._types import ProcessState, StopReport
 from procession.errors import InvalidTransition
 
 if TYPE_CHECKING:
@@ -91,12 +91,6 @@ class Stopper:
             duration=duration,
             exit=self._handle.exit,
         )
-
-    def rest_is_gone(self) -> bool:
-        """After the process has ended by itself: whether its group is empty too, without looking further."""
-        if self._handle.containment is Containment.NONE:
-            return True
-        return not self._handle.signal_group(0)
 
 
 async def _join(task: asyncio.Task[StopReport]) -> StopReport:

@@ -18,3 +18,7 @@ from procession.registry._registry import ProcessRegistry as ProcessRegistry
 from procession.registry._sink import JsonLines as JsonLines
 from procession.registry._statistics import RegistryStatistics as RegistryStatistics
 from procession.registry._subscription import Subscription as Subscription
+from procession.registry._timeline import timeline_page as timeline_page
+from procession.registry._timeline import write_timeline as write_timeline
+from procession.registry._trace import trace_events as trace_events
+from procession.registry._trace import write_trace as write_trace
