@@ -95,6 +95,8 @@ class Process:
 
     async def _ends_by_itself(self, within: float) -> None:
         """Lets a process that has closed its output end with its own exit code."""
+        if self._handle.exit is not None:
+            return
         waiter: asyncio.Future[None] = self._loop.create_future()
         self._waiters.append(waiter)
         await wait_until(waiter, self._loop.time() + within)
