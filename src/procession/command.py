@@ -76,8 +76,8 @@ class Command(Config):
 
     argv: Annotated[tuple[str, ...], BeforeValidator(_fields.argv)]
     cwd: Annotated[str | None, BeforeValidator(_fields.path)] = None
-    env: Annotated[Mapping[str, str | None], BeforeValidator(_fields.environment)] = Field(
-        default_factory=dict, repr=False
+    env: Annotated[Mapping[str, str | None], BeforeValidator(_fields.environment), _FREEZE] = Field(
+        default_factory=_fields.Frozen, repr=False
     )
     inherit_env: bool | tuple[str, ...] = True
     stdin: Annotated[_fields.Stdio, BeforeValidator(_fields.stdio)] = "null"
@@ -93,7 +93,9 @@ class Command(Config):
     nice: Annotated[int | None, BeforeValidator(_fields.nice)] = None
     ionice: Annotated[str | None, BeforeValidator(_fields.ionice)] = None
     cpu_affinity: Annotated[tuple[int, ...] | None, BeforeValidator(_fields.cpus)] = None
-    rlimits: Annotated[Mapping[str, tuple[int, int]], BeforeValidator(_fields.rlimits)] = Field(default_factory=dict)
+    rlimits: Annotated[Mapping[str, tuple[int, int]], BeforeValidator(_fields.rlimits), _FREEZE] = Field(
+        default_factory=_fields.Frozen
+    )
     new_session: bool = True
     detach: bool = False
     contain: Annotated[Literal["auto"] | Containment, BeforeValidator(_fields.contain)] = "auto"
@@ -103,7 +105,9 @@ class Command(Config):
     pty: bool = False
     pty_size: Annotated[tuple[int, int], BeforeValidator(_fields.pty_size)] = (24, 80)
     pass_fds: Annotated[tuple[int, ...], BeforeValidator(_fields.descriptors)] = ()
-    labels: Annotated[Mapping[str, str], BeforeValidator(_fields.labels)] = Field(default_factory=dict)
+    labels: Annotated[Mapping[str, str], BeforeValidator(_fields.labels), _FREEZE] = Field(
+        default_factory=_fields.Frozen
+    )
 
     def __init__(self, *argv: str | os.PathLike[str], **options: Any) -> None:
         if argv and "argv" in options:
@@ -160,6 +164,10 @@ class Command(Config):
         if self.contain == "auto":
             return Containment.GROUP if self.detach else Containment.TREE
         return self.contain
+
+    def _popen_options(self) -> Mapping[str, Any]:
+        """What ``Popen`` is told beyond the fields; only the drop-in for asyncio's functions has any."""
+        return {}
 
     def display(self, width: int = 120) -> str:
         """The command line for people: quoted, shortened, and without what looks like a secret."""

@@ -1,0 +1,113 @@
+"""Every error carries its data, says it in one text, and survives pickling."""
+
+import asyncio
+import errno
+import pickle
+
+import pytest
+
+import procession.errors
+from procession import Command, Completed, Exit, ExitError, SpawnError, SpawnFailure, StopReport
+from procession._types import Containment, ProcessRef
+from procession.errors import (
+    Closed,
+    ConfigError,
+    ExecutionTimeout,
+    InvalidTransition,
+    NotFound,
+    ProcessError,
+    ProcessionError,
+    SignaledError,
+    StateError,
+    StreamClosed,
+    SubscriptionLost,
+)
+
+pytestmark = pytest.mark.row("PR9")
+
+COMMAND = Command("tool", "--password=hunter2", env={"A": "hunter2"})
+REPORT = StopReport(
+    id="p1", rung=Containment.TREE, signalled=("SIGTERM",), escaped=(ProcessRef(7, 8, "x"),), exit=Exit(-15)
+)
+COMPLETED = Completed(command=COMMAND, id="p1", pid=7, returncode=3, stderr=b"bad", exit=Exit(3), report=REPORT)
+
+ERRORS = [
+    ConfigError("rlimits.nofile", -1, "0 or more"),
+    InvalidTransition("p1", "exited", "running", ["running", "exited: exit 0"]),
+    Closed("registry"),
+    SubscriptionLost(10),
+    NotFound("p1"),
+    SpawnError.of(SpawnFailure.NOT_FOUND, COMMAND, errno.ENOENT, "tool"),
+    SpawnError.of(SpawnFailure.PERMISSION, COMMAND, errno.EPERM, "tool"),
+    SpawnError.of(SpawnFailure.CWD_NOT_DIRECTORY, COMMAND, errno.ENOTDIR, "/x"),
+    SpawnError.of(SpawnFailure.PROCESS_LIMIT, COMMAND, errno.EAGAIN),
+    SpawnError.of(SpawnFailure.TIMEOUT, COMMAND),
+    ExitError(3, "bad", COMMAND, COMPLETED),
+    ExitError(None, "", COMMAND),
+    SignaledError(9, "bad", COMMAND, COMPLETED),
+    ExecutionTimeout(1.5, COMMAND, "run", COMPLETED, REPORT),
+    StreamClosed("stdin", COMMAND, Exit(0)),
+    StreamClosed("stdin"),
+]
+
+
+@pytest.mark.parametrize("error", ERRORS, ids=lambda error: type(error).__name__)
+@pytest.mark.parametrize("protocol", [2, pickle.HIGHEST_PROTOCOL])
+def test_an_error_survives_pickling_with_its_data(error, protocol):
+    error = pickle.loads(pickle.dumps(error, protocol)) if error.args == () else error
+    error.add_note("seen from afar")
+    again = pickle.loads(pickle.dumps(error, protocol))
+    assert type(again) is type(error)
+    assert again.args == error.args
+    assert str(again) == str(error)
+    for name in error._fields:
+        assert getattr(again, name) == getattr(error, name), name
+    assert again.__notes__ == error.__notes__
+    assert pickle.loads(pickle.dumps(again)).__notes__ == error.__notes__
+
+
+@pytest.mark.parametrize("error", ERRORS, ids=lambda error: type(error).__name__)
+def test_an_error_shows_no_secret(error):
+    assert "hunter2" not in str(error)
+    assert "hunter2" not in repr(error)
+
+
+def test_every_error_has_one_root_and_an_example_here():
+    classes = [
+        kind for kind in vars(procession.errors).values() if isinstance(kind, type) and issubclass(kind, ProcessionError)
+    ]
+    made = {type(error) for error in ERRORS} | {ProcessionError, StateError, ProcessError}
+    assert set(classes) <= made | {SpawnError}
+
+
+def test_errors_are_also_what_the_standard_library_would_raise():
+    of = SpawnError.of
+    assert isinstance(of(SpawnFailure.NOT_FOUND, COMMAND, errno.ENOENT, "x"), FileNotFoundError)
+    assert isinstance(of(SpawnFailure.NOT_EXECUTABLE, COMMAND, errno.EACCES, "x"), PermissionError)
+    assert isinstance(of(SpawnFailure.CWD_NOT_DIRECTORY, COMMAND, errno.ENOTDIR, "x"), NotADirectoryError)
+    assert isinstance(of(SpawnFailure.PROCESS_LIMIT, COMMAND, errno.EAGAIN), OSError)
+    assert isinstance(ExecutionTimeout(1, COMMAND), TimeoutError)
+    assert isinstance(NotFound("x"), LookupError)
+    assert isinstance(Closed("x"), RuntimeError)
+    assert not isinstance(ExecutionTimeout(1, COMMAND), asyncio.CancelledError)
+
+
+def test_a_value_that_cannot_be_pickled_does_not_keep_its_error_here():
+    value = (item for item in ())
+    again = pickle.loads(pickle.dumps(ConfigError("input", value, "bytes")))
+    assert (again.field, again.hint) == ("input", "bytes")
+    assert "generator" in str(again)
+
+
+def test_a_spawn_error_names_errno_path_and_reason():
+    error = SpawnError.of(SpawnFailure.NOT_FOUND, COMMAND, errno.ENOENT, "/no/tool")
+    assert (error.errno, error.filename, error.path) == (errno.ENOENT, "/no/tool", "/no/tool")
+    assert "program not found" in str(error)
+    assert "/no/tool" in str(error)
+    assert "ENOENT" in str(error)
+
+
+def test_a_signaled_error_says_the_name():
+    assert SignaledError(11, "", COMMAND).signal_name == "SIGSEGV"
+    assert SignaledError(11, "", COMMAND).returncode == -11
+    assert "SIGSEGV" in str(SignaledError(11, "", COMMAND))
