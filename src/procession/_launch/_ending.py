@@ -159,6 +159,8 @@ async def end_tree(
 async def _ask(tree: _Tree, stop_signal: int, grace: float) -> bool:
     """TERM and CONT to all of the tree, then the grace period; ``True`` when nothing is left after it."""
     deadline = tree.loop.time() + grace
+    if tree.handle.exit is not None:
+        await tree.look()  # without its leader a group may have to be signalled one by one
     tree.signal(stop_signal)
     tree.signal(signal.SIGCONT)  # a stopped process cannot act on a pending signal
     while True:

@@ -5,10 +5,13 @@ from __future__ import annotations
 import asyncio
 import os
 import threading
+import warnings
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from procession._launch import _live, _spawner
+from procession._launch._fds import quietly
+from procession._launch._fds import quietly
 from procession._launch._member import PidMember
 from procession._launch._scanner import find
 from procession._launch._stdio import set_size
@@ -30,7 +33,7 @@ class RealHandle:
     signalling it nothing can happen.
     """
 
-    __slots__ = ("_callbacks", "_cgroup", "_grouped", "_id", "_loop", "_reaped", "_terminal", "containment", "exit",
+    __slots__ = ("_callbacks", "_cgroup", "_grouped", "_id", "_loop", "_mortal", "_reaped", "_terminal", "containment", "exit",
                  "pidfd", "ref", "stderr", "stdin", "stdout")  # fmt: skip
 
     def __init__(self, plan: Plan, child: Child, loop: asyncio.AbstractEventLoop) -> None:
@@ -43,6 +46,7 @@ class RealHandle:
         self._cgroup = plan.cgroup
         self._grouped = plan.containment is not Containment.NONE or plan.command.new_session
         self._id = plan.id
+        self._mortal = not plan.command.detach
         self._loop = loop
         self._callbacks: list[Callable[[Exit], None]] = []
         self._reaped = _FUTURE  # the last tick at which the pid was certainly the child's
@@ -149,7 +153,7 @@ class RealHandle:
                 end.close()
         if self.exit is None:
             self._abandon()
-        elif self.pidfd is not None:
+        if self.exit is not None and self.pidfd is not None:
             pidfd, self.pidfd = self.pidfd, None
             os.close(pidfd)
         if self._cgroup is not None and self._cgroup.remove():
@@ -157,6 +161,21 @@ class RealHandle:
 
     def _abandon(self) -> None:
         """It lives on without us; somebody still has to reap it one day."""
+
+    def __del__(self) -> None:
+        """The last resort when a loop was closed over a live child: it is killed, its group too, and reaped."""
+        if getattr(self, "_mortal", False) and self.exit is None and self.pidfd is not None and self._loop.is_closed():
+            warnings.warn(f"the loop was closed while process {self.pid} lived: killed", ResourceWarning, stacklevel=1)
+            pidfd, self.pidfd = self.pidfd, None
+            _live.count_live(-1)
+            try:
+                if self._grouped and _pidfd.has_group_signal():
+                    _pidfd.send_group(pidfd, 9)
+                _pidfd.send(pidfd, 9)
+            except ProcessLookupError:
+                pass
+            _spawner.spawner().watch(pidfd, _reap_abandoned)
+            self.close()
 
 
 class PidfdHandle(RealHandle):
@@ -182,7 +201,7 @@ class PidfdHandle(RealHandle):
         if self.pidfd is None:
             return
         pidfd, self.pidfd = self.pidfd, None
-        self._loop.remove_reader(pidfd)
+        quietly(self._loop.remove_reader, pidfd)
         _live.count_live(-1)
         _spawner.spawner().watch(pidfd, _reap_abandoned)
 

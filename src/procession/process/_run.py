@@ -24,6 +24,7 @@ LINGER = 0.25
 _RUN_KILL_BOUND = 0.6
 """At a timeout: what SIGKILL may take, so that with ``LINGER`` a run ends within timeout + grace + 1 s."""
 
+_PATIENCE = 0.002
 _TAIL = 4096
 
 
@@ -133,8 +134,8 @@ class _Run:
         return [collector for collector in (self.stdout, self.stderr) if collector is not None]
 
     async def to_the_end(self, input: Input | None, timeout: float | None) -> Completed:
-        for collector in self.collectors:
-            collector.start()
+        # Most children are done before a reader would have been registered; the others wait for it 2 ms.
+        arming = self.loop.call_later(_PATIENCE, self._arm)
         feeder = None
         if input is not None and self.process.stdin is not None:
             feeder = self.loop.create_task(_feed(self.process.stdin, input))
@@ -146,11 +147,16 @@ class _Run:
                 await self._time_is_up(timeout)
             await self._drain()
         finally:
+            arming.cancel()
             if feeder is not None:
                 await finish(_cancelled(feeder))
         if feeder is not None and not feeder.cancelled() and (error := feeder.exception()) is not None:
             raise error
         return self.completed()
+
+    def _arm(self) -> None:
+        for collector in self.collectors:
+            collector.start()
 
     async def _ended(self, feeder: asyncio.Task[None] | None, deadline: float | None) -> bool:
         """Waits for the end, the deadline, or a feeder that failed; ``False`` at the deadline."""
@@ -183,6 +189,7 @@ class _Run:
         waiting = [collector for collector in self.collectors if not collector.drain_now()]
         if not waiting:
             return
+        self._arm()
         await asyncio.wait([collector.future for collector in waiting], timeout=LINGER)
         self.cut = not all(collector.done for collector in waiting)
 
