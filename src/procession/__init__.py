@@ -50,6 +50,8 @@ from procession.process import PidfdLauncher as PidfdLauncher
 from procession.process import Pipeline as Pipeline
 from procession.process import PipelineCompleted as PipelineCompleted
 from procession.process import Process as Process
+from procession.process import create_subprocess_exec as create_subprocess_exec
+from procession.process import create_subprocess_shell as create_subprocess_shell
 from procession.process import default_launcher as default_launcher
 from procession.process import run as run
 from procession.process import spawn as spawn

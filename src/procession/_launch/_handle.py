@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING
 
 from procession._launch import _live, _spawner
 from procession._launch._fds import quietly
-from procession._launch._fds import quietly
 from procession._launch._member import PidMember
 from procession._launch._scanner import find
 from procession._launch._stdio import set_size

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from procession._launch import _spawner
 from procession._launch._diagnose import check_program, resolve, spawn_error
 from procession._launch._owner import owner
+from procession._launch._popen import PopenCommand
 from procession._launch._stdio import Stdio3
 from procession._linux import _cgroup, _pidfd, _proc, _tools
 from procession._types import Containment, ProcessRef
@@ -38,7 +39,8 @@ class Plan:
         self.id = id
         self._pidfd = pidfd
         self.cgroup: _cgroup.Cgroup | None = None
-        self.program = resolve(command, os.environ.get("PATH", os.defpath))
+        given = command.given if isinstance(command, PopenCommand) else {}
+        self.program = given.get("executable") or resolve(command, os.environ.get("PATH", os.defpath))
         self.stdio = Stdio3(command)
         try:
             self.containment = self._contain(command.rung)
@@ -48,7 +50,7 @@ class Plan:
                 check_program(command, self.program)
                 words = _tools.chain(command, cgroup_procs=procs, terminal=self.stdio.terminal)
             self._words = [*words, self.program, *command.argv[1:]] if words else list(command.argv)
-            self._options = self._popen_options(None if words else self.program)
+            self._options = self._popen_options() | given | {"executable": None if words else self.program}
         except BaseException:
             self.abort()
             raise
@@ -68,14 +70,14 @@ class Plan:
             return Containment.GROUP
         return wanted
 
-    def _popen_options(self, executable: str | None) -> dict[str, Any]:
+    def _popen_options(self) -> dict[str, Any]:
         command = self.command
         stdin, stdout, stderr = self.stdio.child
         return {
             "stdin": stdin,
             "stdout": stdout,
             "stderr": stderr,
-            "executable": executable,
+            "close_fds": True,
             "cwd": command.cwd,
             "env": self._environment(),
             "pass_fds": command.pass_fds,
@@ -119,7 +121,7 @@ class Plan:
                 raise spawn_error(error, self.command, "procession-guardian") from None
         before = _proc.boot_ticks()
         try:
-            popen = _spawner.popen(self._words, close_fds=True, **self._options)
+            popen = _spawner.popen(self._words, **self._options)
         except OSError as error:
             raise spawn_error(error, self.command, self.program) from None
         except ValueError as error:
