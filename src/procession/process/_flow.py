@@ -107,6 +107,9 @@ class Flow:
         stack = self._stack
         if stack is None:
             return
+        if asyncio._get_running_loop() is None:  # thrown away together with its loop: each stage knows what to do
+            await stack.__aexit__(kind, error, trace)
+            return
         try:
             await finish(self._end(stack, kind, error, trace))
         finally:

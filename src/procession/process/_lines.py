@@ -10,7 +10,8 @@ from typing import Self
 
 from procession._types import Stream
 from procession.errors import ConfigError
-from procession.process._source import Merge, Source
+from procession.process._merge import Merge
+from procession.process._source import Source
 
 _CR = 13
 _WHOLE_BLOCKS = ("utf-8", "ascii", "iso8859-1")  # decoding many lines at once is the same as one by one

@@ -13,9 +13,10 @@ from procession._types import Containment, Exit, ProcessRef, ProcessState, StopR
 from procession.errors import ConfigError, ExecutionTimeout
 from procession.process._communicator import Communicator
 from procession.process._lines import Line, lines
+from procession.process._merge import merged
 from procession.process._reach import Reach
 from procession.process._sink import Writer
-from procession.process._source import Source, merged
+from procession.process._source import Source
 from procession.process._stop import Stopper
 
 if TYPE_CHECKING:

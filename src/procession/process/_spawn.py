@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import signal
 from types import TracebackType
 from typing import TYPE_CHECKING
 
@@ -147,6 +148,9 @@ class Spawning:
         process = self.process
         if process is None:
             return
+        if asyncio._get_running_loop() is None:
+            self._last_resort(process)
+            return
         handle, stopper = process._handle, process._stopper
         try:
             task = None if stopper is None else stopper.task
@@ -163,6 +167,17 @@ class Spawning:
                 await finish(_result(task))
         finally:
             process._let_go()
+
+    def _last_resort(self, process: Process) -> None:
+        """The coroutine was thrown away together with its loop: ends the group at once, without waiting.
+
+        The spawner's thread reaps it; what left the group goes with the guardian at the end of the program.
+        """
+        try:
+            if not self._command.detach:
+                process._handle.signal_group(signal.SIGKILL)
+        finally:
+            process._handle.close()  # nobody is left to be told
 
 
 async def _result(task: asyncio.Task[object]) -> object:

@@ -13,7 +13,8 @@ import pytest
 from procession._launch._fds import FdInlet
 from procession._types import Stream
 from procession.errors import ConfigError, StateError
-from procession.process._source import Chunk, Overflow, Source, merged
+from procession.process._merge import Chunk, merged
+from procession.process._source import Overflow, Source
 
 pytestmark = pytest.mark.both_loops
 
