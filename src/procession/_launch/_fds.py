@@ -48,7 +48,7 @@ class FdInlet:
             self._armed = True
         elif self._armed:
             self._armed = False
-            _quietly(self._loop.remove_reader, self._fd)
+            quietly(self._loop.remove_reader, self._fd)
 
     def close(self) -> None:
         """Closes the descriptor; may be called twice."""
@@ -99,7 +99,7 @@ class FdOutlet:
             self._armed = True
         elif self._armed:
             self._armed = False
-            _quietly(self._loop.remove_writer, self._fd)
+            quietly(self._loop.remove_writer, self._fd)
 
     def close(self) -> None:
         """Closes the descriptor; may be called twice. On a terminal the end of file (Ctrl-D) is typed first."""
@@ -114,7 +114,8 @@ class FdOutlet:
             os.close(fd)
 
 
-def _quietly(remove: Callable[[int], object], fd: int) -> None:
+def quietly(remove: Callable[[int], object], fd: int) -> None:
+    """Takes a descriptor out of a loop that may be closed."""
     try:
         remove(fd)
     except RuntimeError:
