@@ -20,6 +20,9 @@ async def finish(work: Coroutine[Any, Any, T]) -> T:
 
     Cancellation: absorbed until ``work`` has ended, then raised.
     """
+    if asyncio._get_running_loop() is None:
+        work.close()
+        raise GeneratorExit  # the caller was thrown away together with its loop: there is nothing to wait on
     task = asyncio.get_running_loop().create_task(work)
     cancelled: asyncio.CancelledError | None = None
     while not task.done():
