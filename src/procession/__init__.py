@@ -55,6 +55,7 @@ from procession.process import create_subprocess_shell as create_subprocess_shel
 from procession.process import default_launcher as default_launcher
 from procession.process import run as run
 from procession.process import spawn as spawn
+from procession.process import system_report as system_report
 from procession.registry import ProcessRegistry as ProcessRegistry
 
 __version__ = "0.1.0.dev0"

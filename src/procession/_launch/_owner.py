@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import logging
 import os
+import re
 import secrets
 import subprocess
 import sys
@@ -13,11 +14,29 @@ from collections.abc import Iterable
 
 from procession._launch import _spawner
 from procession._linux import _pidfd
-from procession._linux._proc import ID, OWNER
+from procession._linux._proc import ID, OWNER, has_proc
 
 _log = logging.getLogger("procession.guardian")
 _OWNER, _ID = OWNER.encode(), ID.encode()
+_PYTHON = re.compile(r"python|pypy")
 _MARK = "procession-guardian"
+
+
+def guardian_interpreter() -> str | None:
+    """The Python that can run the guardian; ``None`` where this program is no Python (embedded or frozen)."""
+    for path in (
+        sys.executable,
+        getattr(sys, "_base_executable", None),
+        os.path.join(sys.exec_prefix, "bin", "python3"),
+    ):
+        if (
+            path
+            and not getattr(sys, "frozen", False)
+            and _PYTHON.match(os.path.basename(path))
+            and os.path.exists(path)
+        ):
+            return path
+    return None
 
 
 class Owner:
@@ -71,12 +90,13 @@ class Owner:
                 pass  # it is dead, and will be told again when it is replaced
 
     def _start_guardian(self) -> None:
-        if not sys.executable or not os.path.isdir("/proc/self"):
+        python = guardian_interpreter()
+        if python is None or not has_proc():
             self._refused = True
             _log.warning("no guardian: this system has no interpreter to run it, or no /proc")
             return
         script = os.path.join(os.path.dirname(__file__), "guardian.py")
-        argv = [sys.executable, "-I", "-S", script, _MARK, self.token, str(os.getpid())]
+        argv = [python, "-I", "-S", script, _MARK, self.token, str(os.getpid())]
         pipe_r, pipe_w = os.pipe()
         try:
             child = _spawner.popen(

@@ -45,6 +45,14 @@ def available(token: str) -> str | None:
     return base
 
 
+@cache
+def allowed() -> bool:
+    """Whether we may make cgroups for our children here."""
+    probe = f"probe-{os.getpid()}"
+    base = available(probe)
+    return base is not None and remove(base)
+
+
 class Cgroup:
     """One child's cgroup. The child joins it before its program starts, so nothing can be missed."""
 

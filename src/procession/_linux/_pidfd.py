@@ -54,6 +54,28 @@ def has_group_signal() -> bool:
     return True
 
 
+@cache
+def has_exit_record() -> bool:
+    """Whether the kernel remembers how a child ended that somebody else has reaped (Linux 6.15).
+
+    The call is probed; whether it also knows exits shows only on a process that was reaped, so for that
+    the kernel's release is believed.
+    """
+    if not has_pidfd():
+        return False
+    fd = os.pidfd_open(os.getpid())
+    buffer = bytearray(_INFO.size)
+    struct.pack_into("=Q", buffer, 0, _INFO_EXIT)
+    try:
+        fcntl.ioctl(fd, _GET_INFO, buffer, True)
+    except OSError:
+        return False
+    finally:
+        os.close(fd)
+    numbers = os.uname().release.split("-")[0].split(".")[:2]
+    return tuple(int(number) for number in numbers if number.isdecimal()) >= (6, 15)
+
+
 def send(pidfd: int, signum: int) -> None:
     """Signals exactly the process that ``pidfd`` names.
 

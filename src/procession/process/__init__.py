@@ -21,3 +21,5 @@ from procession.process._source import Overflow as Overflow
 from procession.process._source import Source as Source
 from procession.process._spawn import Spawning as Spawning
 from procession.process._spawn import spawn as spawn
+from procession.process._system import SystemReport as SystemReport
+from procession.process._system import system_report as system_report
