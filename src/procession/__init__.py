@@ -53,6 +53,7 @@ from procession.process import Process as Process
 from procession.process import create_subprocess_exec as create_subprocess_exec
 from procession.process import create_subprocess_shell as create_subprocess_shell
 from procession.process import default_launcher as default_launcher
+from procession.process import reap_orphans as reap_orphans
 from procession.process import run as run
 from procession.process import spawn as spawn
 from procession.process import system_report as system_report

@@ -165,10 +165,6 @@ class Command(Config):
             return Containment.GROUP if self.detach else Containment.TREE
         return self.contain
 
-    def _popen_options(self) -> Mapping[str, Any]:
-        """What ``Popen`` is told beyond the fields; only the drop-in for asyncio's functions has any."""
-        return {}
-
     def display(self, width: int = 120) -> str:
         """The command line for people: quoted, shortened, and without what looks like a secret."""
         line = shlex.join(masked(self.argv)).replace("'***'", MASK)

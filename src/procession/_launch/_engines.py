@@ -8,7 +8,7 @@ import weakref
 from typing import TYPE_CHECKING
 
 from procession._core.aio import finish, settle
-from procession._launch import _spawner
+from procession._launch import _live, _spawner
 from procession._launch._ending import end_tree
 from procession._launch._handle import PidfdHandle, RealHandle, ThreadHandle
 from procession._launch._plan import Child, Plan
@@ -51,6 +51,7 @@ class _ThreadedLauncher:
         job: _spawner.Job[Child] = _spawner.Job(command, plan.start, plan.dispose, loop)
         spawner.submit(job)
         self._watchdog(loop).watch(job)
+        _live.starting.add(id)
         try:
             child = await job.future
         except asyncio.CancelledError:
@@ -60,6 +61,8 @@ class _ThreadedLauncher:
             if job.state == "done":
                 plan.abort()  # it failed; a late one is disposed of when it arrives
             raise
+        finally:
+            _live.starting.discard(id)
         return self._handle(plan, child, loop)
 
     def _watchdog(self, loop: asyncio.AbstractEventLoop) -> Watchdog:

@@ -50,6 +50,7 @@ class RealHandle:
         self._callbacks: list[Callable[[Exit], None]] = []
         self._reaped = _FUTURE  # the last tick at which the pid was certainly the child's
         _live.count_live(1)
+        _live.leaders[self._id] = child.ref.pid
         self._watch()
 
     def _watch(self) -> None:
@@ -70,10 +71,16 @@ class RealHandle:
     def _ended(self, exit: Exit) -> None:
         self.exit = exit
         self._reaped = _proc.boot_ticks()
-        _live.count_live(-1)
+        self._forget()
+        if _live.on_end is not None:
+            _live.on_end()
         callbacks, self._callbacks = self._callbacks, []
         for callback in callbacks:
             callback(exit)
+
+    def _forget(self) -> None:
+        _live.count_live(-1)
+        _live.leaders.pop(self._id, None)
 
     # --------------------------------------------------------------------------------------- signals
 
@@ -166,7 +173,7 @@ class RealHandle:
         if getattr(self, "_mortal", False) and self.exit is None and self.pidfd is not None and self._loop.is_closed():
             warnings.warn(f"the loop was closed while process {self.pid} lived: killed", ResourceWarning, stacklevel=1)
             pidfd, self.pidfd = self.pidfd, None
-            _live.count_live(-1)
+            self._forget()
             try:
                 if self._grouped and _pidfd.has_group_signal():
                     _pidfd.send_group(pidfd, 9)
@@ -201,7 +208,7 @@ class PidfdHandle(RealHandle):
             return
         pidfd, self.pidfd = self.pidfd, None
         quietly(self._loop.remove_reader, pidfd)
-        _live.count_live(-1)
+        self._forget()
         _spawner.spawner().watch(pidfd, _reap_abandoned)
 
 

@@ -2,8 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 _live = 0
 _in_flight = 0
+
+starting: set[str] = set()
+"""Ids of real children that are being made."""
+
+leaders: dict[str, int] = {}
+"""Ids and pids of real children that were made and have not been reaped."""
+
+on_end: Callable[[], None] | None = None
+"""Called on the loop's thread whenever a real child was reaped."""
 
 
 def live() -> int:

@@ -41,6 +41,7 @@ class Plan:
         self.cgroup: _cgroup.Cgroup | None = None
         given = command.given if isinstance(command, PopenCommand) else {}
         self.program = given.get("executable") or resolve(command, os.environ.get("PATH", os.defpath))
+        _check_descriptors(command)
         self.stdio = Stdio3(command)
         try:
             self.containment = self._contain(command.rung)
@@ -170,6 +171,16 @@ def _own_environment() -> dict[bytes, bytes]:
     # `_data` is the mapping of bytes below os.environ; going through os.environb costs ten times as much.
     raw = getattr(os.environ, "_data", None)
     return dict(raw) if isinstance(raw, dict) else dict(os.environb)
+
+
+def _check_descriptors(command: Command) -> None:
+    """Before any is opened here: a number that is free now would be taken by one of our own pipes."""
+    for fd in (command.stdin, command.stdout, command.stderr, *command.pass_fds):
+        if isinstance(fd, int):
+            try:
+                os.fstat(fd)
+            except OSError as error:
+                raise SpawnError.of(SpawnFailure.BAD_DESCRIPTOR, command, error.errno, str(fd)) from None
 
 
 def _discard(pid: int) -> None:

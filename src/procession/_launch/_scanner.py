@@ -5,14 +5,14 @@ from __future__ import annotations
 import asyncio
 import os
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from queue import SimpleQueue
 
 from procession._launch import _live
 from procession._linux._proc import Found, Wanted, scan
 
 _Request = tuple[Wanted, asyncio.AbstractEventLoop, "asyncio.Future[list[Found]]"]
-_queue: SimpleQueue[_Request] | None = None
+_queue: SimpleQueue[_Request | Callable[[], None]] | None = None
 
 
 async def find(wanted: Wanted) -> Sequence[Found]:
@@ -20,14 +20,10 @@ async def find(wanted: Wanted) -> Sequence[Found]:
 
     Cancellation: safe; pidfds found meanwhile are closed.
     """
-    global _queue
-    if _queue is None:
-        _queue = SimpleQueue()
-        threading.Thread(target=_run, args=(_queue,), name="procession-scanner", daemon=True).start()
     loop = asyncio.get_running_loop()
     future: asyncio.Future[list[Found]] = loop.create_future()
     _live.count_in_flight(1)
-    _queue.put((wanted, loop, future))
+    _started().put((wanted, loop, future))
     try:
         return await future
     except asyncio.CancelledError:
@@ -36,11 +32,30 @@ async def find(wanted: Wanted) -> Sequence[Found]:
         raise
 
 
-def _run(queue: SimpleQueue[_Request]) -> None:
+def soon(work: Callable[[], None]) -> None:
+    """Has the thread do ``work``, which must not raise, between two passes."""
+    _started().put(work)
+
+
+def _started() -> SimpleQueue[_Request | Callable[[], None]]:
+    global _queue
+    if _queue is None:
+        _queue = SimpleQueue()
+        threading.Thread(target=_run, args=(_queue,), name="procession-scanner", daemon=True).start()
+    return _queue
+
+
+def _run(queue: SimpleQueue[_Request | Callable[[], None]]) -> None:
     while True:
-        requests = [queue.get()]
+        items = [queue.get()]
         while not queue.empty():
-            requests.append(queue.get())
+            items.append(queue.get())
+        requests = [item for item in items if isinstance(item, tuple)]
+        for work in {item for item in items if not isinstance(item, tuple)}:
+            work()
+        del items
+        if not requests:
+            continue
         try:
             found = scan(request[0] for request in requests)
         except OSError:

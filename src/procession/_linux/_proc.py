@@ -14,6 +14,7 @@ OWNER = "PROCESSION_OWNER"
 ID = "PROCESSION_ID"
 """The two environment cookies. Each holds the tokens of all owners a process has, outermost first, joined by ``:``."""
 
+_OWNER = b"\0" + OWNER.encode() + b"="
 _ID = b"\0" + ID.encode() + b"="
 TICKS: int = os.sysconf("SC_CLK_TCK") if hasattr(os, "sysconf") else 100
 
@@ -81,14 +82,23 @@ def boot_ticks() -> int:
 
 def cookies(pid: int) -> tuple[bytes, ...]:
     """The ids of the processes whose tree ``pid`` belongs to, outermost first; empty when unreadable."""
+    return _tokens(pid, _ID)
+
+
+def owners(pid: int) -> tuple[bytes, ...]:
+    """The tokens of the programs that own ``pid``, outermost first; empty when unreadable."""
+    return _tokens(pid, _OWNER)
+
+
+def _tokens(pid: int, name: bytes) -> tuple[bytes, ...]:
     data = _read(f"/proc/{pid}/environ", 1 << 17)
     if not data:
         return ()
     data = b"\0" + data
-    at = data.find(_ID)
+    at = data.find(name)
     if at < 0:
         return ()
-    at += len(_ID)
+    at += len(name)
     end = data.find(b"\0", at)
     return tuple(data[at : end if end >= 0 else None].split(b":"))
 

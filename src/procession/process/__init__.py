@@ -3,6 +3,7 @@
 from procession._launch._engines import AsyncioLauncher as AsyncioLauncher
 from procession._launch._engines import PidfdLauncher as PidfdLauncher
 from procession._launch._engines import default_launcher as default_launcher
+from procession._launch._orphans import reap_orphans as reap_orphans
 from procession.process._communicator import Communicator as Communicator
 from procession.process._compat import DropInProcess as DropInProcess
 from procession.process._compat import create_subprocess_exec as create_subprocess_exec
