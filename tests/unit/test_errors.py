@@ -74,7 +74,9 @@ def test_an_error_shows_no_secret(error):
 
 def test_every_error_has_one_root_and_an_example_here():
     classes = [
-        kind for kind in vars(procession.errors).values() if isinstance(kind, type) and issubclass(kind, ProcessionError)
+        kind
+        for kind in vars(procession.errors).values()
+        if isinstance(kind, type) and issubclass(kind, ProcessionError)
     ]
     made = {type(error) for error in ERRORS} | {ProcessionError, StateError, ProcessError}
     assert set(classes) <= made | {SpawnError}

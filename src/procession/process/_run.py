@@ -88,6 +88,7 @@ async def run(
         try:
             completed = await running.to_the_end(input, timeout)
         except BaseException:
+            running.listen_to_the_end()
             await spawning.close(by_exception=True)
             raise
         await spawning.close(by_exception=False)
@@ -192,6 +193,11 @@ class _Run:
         self._arm()
         await asyncio.wait([collector.future for collector in waiting], timeout=LINGER)
         self.cut = not all(collector.done for collector in waiting)
+
+    def listen_to_the_end(self) -> None:
+        """While it is being stopped: its last words are heard, and a full pipe cannot keep it from ending."""
+        self._arm()
+        self.process._handle.on_exit(lambda _: [collector.drain_now() for collector in self.collectors])
 
     def capture_rest(self) -> None:
         for collector in self.collectors:
