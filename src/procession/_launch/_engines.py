@@ -54,6 +54,7 @@ class _ThreadedLauncher:
         _live.starting.add(id)
         try:
             child = await job.future
+            return self._hold(plan, child, loop)
         except asyncio.CancelledError:
             await self._give_up(job, plan, loop)
             raise
@@ -63,7 +64,14 @@ class _ThreadedLauncher:
             raise
         finally:
             _live.starting.discard(id)
-        return self._handle(plan, child, loop)
+
+    def _hold(self, plan: Plan, child: Child, loop: asyncio.AbstractEventLoop) -> RealHandle:
+        """Takes hold of the child; when the loop refuses to watch it, it is ended here and now."""
+        try:
+            return self._handle(plan, child, loop)
+        except BaseException:
+            plan.dispose(child)
+            raise
 
     def _watchdog(self, loop: asyncio.AbstractEventLoop) -> Watchdog:
         watchdog = self._watchdogs.get(loop)
@@ -79,7 +87,7 @@ class _ThreadedLauncher:
         if job.future.done() and not job.future.cancelled():
             future = job.future
         else:
-            future = job.late = loop.create_future()
+            future = job.late = job.late or loop.create_future()
             bound = loop.call_later(self.spawn_timeout, self._abandon, job)
             future.add_done_callback(lambda _: bound.cancel())
         try:
@@ -88,7 +96,7 @@ class _ThreadedLauncher:
             if job.state == "done":
                 plan.abort()
             return
-        handle = self._handle(plan, child, loop)
+        handle = self._hold(plan, child, loop)
         await finish(_discard(handle))
 
     def _abandon(self, job: _spawner.Job[Child]) -> None:

@@ -54,14 +54,16 @@ class Job(Generic[T]):
     def answer(self) -> None:
         """Hands the outcome to whoever still waits; on the loop's thread."""
         _live.count_in_flight(-1)
-        for future in (self.future, self.late):
-            if future is not None and not future.done():
-                if self.error is not None:
-                    future.set_exception(self.error)
-                else:
-                    future.set_result(self.result)  # type: ignore[arg-type]
-                return
-        self.dispose(self.result)
+        future = self.future
+        if future.cancelled():
+            # Who waited may not have woken up yet to ask for it; the child is theirs all the same.
+            future = self.late = self.late or self.loop.create_future()
+        if future.done():
+            self.dispose(self.result)
+        elif self.error is not None:
+            future.set_exception(self.error)
+        else:
+            future.set_result(self.result)  # type: ignore[arg-type]
 
 
 class _Inbox:
