@@ -187,7 +187,10 @@ async def _anybody(tree: _Tree) -> bool:
         return handle.exit is None
     if not tree.whole and not handle.signal_group(0):
         return False
-    return await tree.look()
+    if await tree.look():
+        return True
+    # Where there were members, look twice: one that forked and ended under the first look may have hidden the other.
+    return bool(tree.ending.seen) and await tree.look()
 
 
 async def _force(tree: _Tree, kill_bound: float) -> None:

@@ -40,18 +40,18 @@ class RealHandle:
         self.pidfd: int | None = child.pidfd
         self.exit: Exit | None = None
         self.containment: Containment = plan.containment
+        self._loop = loop
+        self._watch()  # first: while this can fail, the pipes are still the plan's to close
         self.stdin, self.stdout, self.stderr = plan.stdio.ends(loop)
         self._terminal = plan.stdio.terminal is not None
         self._cgroup = plan.cgroup
         self._grouped = plan.containment is not Containment.NONE or plan.command.new_session
         self._id = plan.id
         self._mortal = not plan.command.detach
-        self._loop = loop
         self._callbacks: list[Callable[[Exit], None]] = []
         self._reaped = _FUTURE  # the last tick at which the pid was certainly the child's
         _live.count_live(1)
         _live.leaders[self._id] = child.ref.pid
-        self._watch()
 
     def _watch(self) -> None:
         raise NotImplementedError
@@ -194,6 +194,20 @@ class PidfdHandle(RealHandle):
             self._loop.call_soon(self._ended, Exit(None))  # gone before it could be watched
         else:
             self._loop.add_reader(self.pidfd, self._readable)
+
+    def send_signal(self, signum: int) -> None:
+        """As for any child; one that was let go of may have been reaped since, and its pid be anybody's.
+
+        Raises:
+            ProcessLookupError: it has ended, or was let go of.
+        """
+        if self.pidfd is None:
+            raise ProcessLookupError(f"process {self.pid} has ended or was let go of")
+        super().send_signal(signum)
+
+    def signal_group(self, signum: int) -> bool:
+        """As for any child; ``False`` for one that was let go of alive."""
+        return (self.pidfd is not None or self.exit is not None) and super().signal_group(signum)
 
     def _readable(self) -> None:
         if self.pidfd is None or self.exit is not None:

@@ -16,6 +16,8 @@ ID = "PROCESSION_ID"
 
 _OWNER = b"\0" + OWNER.encode() + b"="
 _ID = b"\0" + ID.encode() + b"="
+_EXEC_YIELDS = 1000
+
 TICKS: int = os.sysconf("SC_CLK_TCK") if hasattr(os, "sysconf") else 100
 
 
@@ -91,7 +93,7 @@ def owners(pid: int) -> tuple[bytes, ...]:
 
 
 def _tokens(pid: int, name: bytes) -> tuple[bytes, ...]:
-    data = _read(f"/proc/{pid}/environ", 1 << 17)
+    data = _environ(pid)
     if not data:
         return ()
     data = b"\0" + data
@@ -101,6 +103,25 @@ def _tokens(pid: int, name: bytes) -> tuple[bytes, ...]:
     at += len(name)
     end = data.find(b"\0", at)
     return tuple(data[at : end if end >= 0 else None].split(b":"))
+
+
+def _environ(pid: int) -> bytes | None:
+    """The variables a process was started with; waits out an ``execve`` during which it seems to have none."""
+    for _ in range(_EXEC_YIELDS):
+        data = _read(f"/proc/{pid}/environ", 1 << 17)
+        if data or data is None or not _in_exec(pid):
+            return data
+        os.sched_yield()
+    return None
+
+
+def _in_exec(pid: int) -> bool:
+    """Whether it is between two programs: it has memory (field 23), but no variables in it yet (field 51)."""
+    data = _read(f"/proc/{pid}/stat", 4096)
+    if not data:
+        return False
+    fields = data[data.rindex(b")") + 2 :].split()
+    return len(fields) > 48 and fields[20] != b"0" and fields[48] == b"0"
 
 
 def pids() -> Iterator[int]:
