@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import threading
 import warnings
@@ -79,8 +80,8 @@ class RealHandle:
             callback(exit)
 
     def _forget(self) -> None:
-        _live.count_live(-1)
-        _live.leaders.pop(self._id, None)
+        if _live.leaders.pop(self._id, None) is not None:
+            _live.count_live(-1)
 
     # --------------------------------------------------------------------------------------- signals
 
@@ -223,7 +224,14 @@ class PidfdHandle(RealHandle):
         pidfd, self.pidfd = self.pidfd, None
         quietly(self._loop.remove_reader, pidfd)
         self._forget()
-        _spawner.spawner().watch(pidfd, _reap_abandoned)
+        _spawner.spawner().watch(pidfd, self._ended_later)
+
+    def _ended_later(self, pidfd: int) -> None:
+        """In the spawner's thread: reaps it and, if the loop still runs, lets everybody know."""
+        exit = _pidfd.reap(pidfd)
+        os.close(pidfd)
+        with contextlib.suppress(RuntimeError):  # the loop is closed: nobody is left to hear of it
+            self._loop.call_soon_threadsafe(self._ended, exit or Exit(None))
 
 
 def _reap_abandoned(pidfd: int) -> None:

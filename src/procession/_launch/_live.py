@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 
 _live = 0
@@ -15,6 +16,18 @@ leaders: dict[str, int] = {}
 
 on_end: Callable[[], None] | None = None
 """Called on the loop's thread whenever a real child was reaped."""
+
+
+def _forget() -> None:
+    """In a child made by ``os.fork``: none of it is its own."""
+    global _live, _in_flight
+    _live = _in_flight = 0
+    starting.clear()
+    leaders.clear()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forget)
 
 
 def live() -> int:
