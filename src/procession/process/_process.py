@@ -25,6 +25,9 @@ if TYPE_CHECKING:
 
 Which = Literal["stdout", "stderr", "both"]
 
+_PATIENCE = 0.25
+"""Seconds for which, after the end of a process, somebody who talks with it waits for one more word."""
+
 
 class Process:
     """A child process that lives in a block; made by :func:`spawn`, never directly.
@@ -261,9 +264,13 @@ class Process:
     ) -> Communicator:
         """A conversation with it over stdin and stdout: ``send_line``, ``receive_line``, ``request``.
 
+        After its end nobody waits for an answer longer than 0.25 s, even if a descendant holds its stdout open.
+
         Raises:
             StreamClosed: at first use, when a stream it needs is not a pipe.
         """
+        if (stdout := self.stdout) is not None:
+            self._handle.on_exit(lambda _: stdout.bound(_PATIENCE))
         return Communicator(self, encoding=encoding, errors=errors, max_line=max_line)
 
     def resize(self, rows: int, columns: int) -> None:

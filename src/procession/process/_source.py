@@ -83,6 +83,7 @@ class Source:
         "_holder",
         "_inlet",
         "_loop",
+        "_patience",
         "_policy",
         "_store",
         "_streak",
@@ -110,6 +111,7 @@ class Source:
         self._eof = False
         self._closed = False
         self._truncated = False
+        self._patience: float | None = None
 
     # ------------------------------------------------------------------------------------ reading
 
@@ -205,6 +207,24 @@ class Source:
         self._inlet.close()
         if self._wait is not None:
             self._wait.wake(self)
+
+    def bound(self, patience: float) -> None:
+        """From now on, for a reader who has waited ``patience`` seconds in vain, this is the end.
+
+        For when the process has ended and a descendant may hold its pipe open for ever.
+        """
+        self._patience = patience
+        self._impatient()
+
+    def _impatient(self) -> None:
+        if self._patience is not None and self._wait is not None:
+            self._loop.call_later(self._patience, self._give_up, self._wait)
+
+    def _give_up(self, wait: _Wait) -> None:
+        if self._wait is wait and not wait.future.done() and not self._eof:
+            self._truncated = True
+            self._finish()
+            wait.wake(self)
 
     # ------------------------------------------------------------------- output that nobody reads
 
@@ -373,6 +393,7 @@ async def _any_of(sources: Iterable[Source], loop: asyncio.AbstractEventLoop, li
         for source in sources:
             source._wait = wait
             source._arm()
+            source._impatient()
         await wait.future
     except BaseException:
         for source in sources:
