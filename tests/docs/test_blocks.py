@@ -1,4 +1,7 @@
-"""Every ```python block of the README and the docs runs; the blocks of a page share one namespace, from top to bottom."""
+"""Every ```python block of the README and the docs runs; the blocks of a page share one namespace, from top to bottom.
+
+Functions named ``test_…`` are called at the end, outside of any loop.
+"""
 
 from __future__ import annotations
 
@@ -47,6 +50,9 @@ def test_page(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
             if inspect.iscoroutine(result):
                 runner.run(result)
         assert asyncio.all_tasks(runner.get_loop()) == set()
+    for name, test in list(vars(module).items()):
+        if name.startswith("test_"):
+            test()
 
 
 def test_blocks_are_found(tmp_path: Path) -> None:
