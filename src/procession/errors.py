@@ -98,7 +98,7 @@ class InvalidTransition(StateError):
         self.id = id
         self.old = old
         self.new = new
-        self.story = tuple(story)
+        self.story: tuple[str, ...] = tuple(story)
 
     def __str__(self) -> str:
         told = "".join(f"\n  {line}" for line in self.story)
@@ -222,7 +222,7 @@ class SpawnError(ProcessionError, OSError):
     ) -> None:
         super().__init__(errno, reason.value)
         self.errno = errno
-        self.strerror = reason.value
+        self.strerror: str = reason.value
         self.filename = path
         self.reason = reason
         self.command = command

@@ -28,7 +28,7 @@ class Transitions(Generic[S]):
 
     def __init__(self, initial: S, final: Iterable[S], moves: Mapping[S, Iterable[S]]) -> None:
         self.initial = initial
-        self.final = frozenset(final)
+        self.final: frozenset[S] = frozenset(final)
         self.moves: Mapping[S, frozenset[S]] = {old: frozenset(new) for old, new in moves.items()}
         states = {initial, *self.final, *self.moves}.union(*self.moves.values())
         reached = self._closure({initial}, self.moves)

@@ -53,8 +53,8 @@ class Flow:
         self._stack: AsyncExitStack | None = None
         self._feeder: asyncio.Task[None] | None = None
         self.processes: list[Process] = []
-        self.began = 0.0
-        self.duration = 0.0
+        self.began: float = 0.0
+        self.duration: float = 0.0
 
     @property
     def last(self) -> Process:

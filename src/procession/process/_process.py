@@ -48,7 +48,7 @@ class Process:
         self.name = name
         self.owner = owner
         self.command = command
-        self.timed_out = False
+        self.timed_out: bool = False
         self._handle = handle
         self._entry = entry
         self._waiters: list[asyncio.Future[None]] = []
@@ -57,7 +57,7 @@ class Process:
         self._stderr: Source | None = None
         self._stopper: Stopper | None = None
         self._timer: asyncio.TimerHandle | None = None
-        self.started_at = self._loop.time()
+        self.started_at: float = self._loop.time()
         self.ended_at: float | None = None
 
     def _begin(self, timeout: float | None) -> None:

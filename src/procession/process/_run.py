@@ -196,8 +196,14 @@ class _Run:
 
     def listen_to_the_end(self) -> None:
         """While it is being stopped: its last words are heard, and a full pipe cannot keep it from ending."""
+        if asyncio._get_running_loop() is None:
+            return  # thrown away together with its loop
         self._arm()
-        self.process._handle.on_exit(lambda _: [collector.drain_now() for collector in self.collectors])
+        self.process._handle.on_exit(self._empty_pipes)
+
+    def _empty_pipes(self, _: Exit) -> None:
+        for collector in self.collectors:
+            collector.drain_now()
 
     def capture_rest(self) -> None:
         for collector in self.collectors:

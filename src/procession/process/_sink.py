@@ -78,9 +78,9 @@ class Transfer:
     __slots__ = ("future", "left", "size", "whole")
 
     def __init__(self, data: Bytes, *, whole: bool = False) -> None:
-        self.left = memoryview(data).cast("B")
-        self.size = len(self.left)
-        self.whole = whole
+        self.left: memoryview = memoryview(data).cast("B")
+        self.size: int = len(self.left)
+        self.whole: bool = whole
         self.future: asyncio.Future[None] | None = None
 
     @property

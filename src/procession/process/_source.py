@@ -94,8 +94,8 @@ class Source:
     )
 
     def __init__(self, inlet: Inlet, stream: Stream, loop: asyncio.AbstractEventLoop) -> None:
-        self.stream = stream
-        self.dropped = 0
+        self.stream: Stream = stream
+        self.dropped: int = 0
         """Bytes thrown away by :attr:`Overflow.DROP_OLDEST`, by :meth:`divert`, or with a spill file at the close."""
         self._inlet = inlet
         self._loop = loop

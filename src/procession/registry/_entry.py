@@ -29,7 +29,7 @@ class RegistryEntry:
 
     def __init__(self, ledger: Ledger, record: ProcessRecord) -> None:
         self._ledger = ledger
-        self.record = record
+        self.record: ProcessRecord = record
 
     @property
     def id(self) -> str:

@@ -42,7 +42,7 @@ class Ledger:
     """All records: the live ones in the index, the last ``ended_size`` of the ended ones beside it."""
 
     def __init__(self, bus: EventBus, clock: Callable[[], float], ended_size: int) -> None:
-        self.live = Index()
+        self.live: Index = Index()
         self.ended: OrderedDict[str, ProcessRecord] = OrderedDict()  # a dict is slow to give up its first
         self._bus = bus
         self._clock = clock

@@ -81,14 +81,14 @@ class Listener:
         serial: int,
         close: Callable[[Listener], None],
     ) -> None:
-        self.callback = callback
-        self.types = types
-        self.id = id
-        self.owner = owner
-        self.tier = tier
-        self.active = True
-        self.disabled = False
-        self.failures = 0
+        self.callback: Callable[[Event], object] = callback
+        self.types: tuple[type[Event], ...] = types
+        self.id: str | None = id
+        self.owner: str | None = owner
+        self.tier: Tier = tier
+        self.active: bool = True
+        self.disabled: bool = False
+        self.failures: int = 0
         self._streak = 0
         self._terms = terms
         self._order = (tier << 48) | serial

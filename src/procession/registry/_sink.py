@@ -37,8 +37,8 @@ class JsonLines:
 
     def __init__(self, fd: int, path: str, *, torn: bool = False) -> None:
         self.path = path
-        self.errors = 0
-        self.lost = 0
+        self.errors: int = 0
+        self.lost: int = 0
         self._fd = fd
         self._torn = torn
         self._failing = False

@@ -43,9 +43,9 @@ class Subscription:
     def __init__(
         self, max_queued: int, overflow: Overflow, id: str | None, leave: Callable[[Subscription], None]
     ) -> None:
-        self.max_queued = max_queued
+        self.max_queued: int = max_queued
         self.overflow: Overflow = overflow
-        self.dropped = 0
+        self.dropped: int = 0
         self._id = id or ""
         self._leave = leave
         self._queue: deque[Event] = deque()

@@ -25,9 +25,9 @@ class MemoryPipe:
     def __init__(self, loop: asyncio.AbstractEventLoop, capacity: int = CAPACITY) -> None:
         self.loop = loop
         self.capacity = capacity
-        self.buffer = bytearray()
-        self.writers = 0
-        self.readers = 0
+        self.buffer: bytearray = bytearray()
+        self.writers: int = 0
+        self.readers: int = 0
         self._watchers: list[Callback] = []
 
     @property

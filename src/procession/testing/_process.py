@@ -110,16 +110,16 @@ class SimulatedProcess:
         outputs: Mapping[str, MemoryPipe] | None = None,
         born: Callable[[SimulatedProcess], None] = lambda _process: None,
     ) -> None:
-        self.pid = next(_pids)
+        self.pid: int = next(_pids)
         self.name = name
         self.script = script
         self.parent = parent
         self.children: list[SimulatedProcess] = []
         self.group: int = self.pid if parent is None or script.escaped else parent.group
-        self.started_at = loop.time()
+        self.started_at: float = loop.time()
         self.ended_at: float | None = None
         self.signals: list[tuple[float, int]] = []
-        self.received = bytearray()
+        self.received: bytearray = bytearray()
         self._loop = loop
         self._born = born
         self._stdin = stdin
