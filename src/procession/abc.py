@@ -215,7 +215,10 @@ class Runnable(Protocol):
     """Work a scheduler can run without knowing what it is, for example a call to a pool."""
 
     async def __call__(self) -> Any:
-        """Does the work and returns its value."""
+        """Does the work and returns its value.
+
+        Cancellation: what was begun is undone or finished before the cancellation goes on.
+        """
 
 
 @runtime_checkable
@@ -223,7 +226,10 @@ class Restartable(Protocol):
     """Something that can be restarted by name; monitor and recovery act on it."""
 
     async def restart(self, id: str, *, reason: str = "") -> Any:
-        """Stops it and starts it again."""
+        """Stops it and starts it again.
+
+        Cancellation: what was begun is undone or finished before the cancellation goes on.
+        """
 
 
 @runtime_checkable
@@ -231,10 +237,16 @@ class Scalable(Protocol):
     """Something that has a size; monitor and recovery act on it."""
 
     async def scale_up(self, n: int = 1) -> int:
-        """Grows by up to ``n`` and returns the new size."""
+        """Grows by up to ``n`` and returns the new size.
+
+        Cancellation: what was begun is undone or finished before the cancellation goes on.
+        """
 
     async def scale_down(self, n: int = 1) -> int:
-        """Shrinks by up to ``n`` and returns the new size."""
+        """Shrinks by up to ``n`` and returns the new size.
+
+        Cancellation: what was begun is undone or finished before the cancellation goes on.
+        """
 
 
 class Sink(Protocol):
