@@ -63,8 +63,8 @@ class Flow:
             raise StateError("the pipeline is not running: use `async with pipeline.stream() as stream`")
         return self.processes[-1]
 
-    async def open(self) -> None:
-        """Starts all stages, or none.
+    async def open(self, *, tails: bool = True) -> None:
+        """Starts all stages, or none. ``tails``: the stderr of all but the last is kept as a tail.
 
         Raises:
             SpawnError: a stage could not be started; the others were stopped.
@@ -88,7 +88,7 @@ class Flow:
             raise
         plumbing.close()
         for process in self.processes[:-1]:
-            if process.stderr is not None:
+            if tails and process.stderr is not None:
                 process.stderr.divert()
         first = self.processes[0]
         if first.stdin is not None:
@@ -156,14 +156,12 @@ class Flow:
         Cancellation: all stages are stopped and reaped first.
         """
         loop = asyncio.get_running_loop()
-        await self.open()
+        await self.open(tails=False)
         collected: list[tuple[Collector | None, Collector | None]] = []
         try:
             for process in self.processes:
                 handle, is_last = process._handle, process is self.last
                 out = Collector(handle.stdout, limit, loop) if handle.stdout is not None and is_last else None
-                if process._stderr is not None:
-                    process._stderr.close()
                 collected.append((out, Collector(handle.stderr, limit, loop) if handle.stderr is not None else None))
             collectors = [item for pair in collected for item in pair if item is not None]
             for collector in collectors:
