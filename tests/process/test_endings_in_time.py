@@ -1,4 +1,4 @@
-"""Ends that somebody might wait for too long."""
+"""Ends that somebody might wait for too long, and last words that must not be lost."""
 
 from __future__ import annotations
 
@@ -42,3 +42,10 @@ async def test_a_pipeline_read_to_its_end_closes_at_once() -> None:
         await stream.wait()
         ended = loop.time()
     assert loop.time() - ended < 0.3
+
+
+async def test_the_stderr_of_every_stage_is_collected() -> None:
+    noisy = Command("sh", "-c", "sleep 0.1; echo first >&2; cat; exit 7")
+    result = await (noisy | Command("sh", "-c", "cat; echo second >&2")).run(input=b"x")
+    assert [stage.stderr for stage in result.stages] == [b"first\n", b"second\n"]
+    assert (result.returncodes, result.stdout) == ((7, 0), b"x")
