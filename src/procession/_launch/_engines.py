@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import functools
 import weakref
 from typing import TYPE_CHECKING
 
 from procession._core.aio import finish, settle
 from procession._launch import _live, _spawner
+from procession._launch._diagnose import spawn_error
 from procession._launch._ending import end_tree
 from procession._launch._handle import PidfdHandle, RealHandle, ThreadHandle
 from procession._launch._plan import Child, Plan
 from procession._launch._watchdog import Watchdog
 from procession._linux import _pidfd
-from procession.errors import ConfigError, SpawnError
+from procession.errors import ConfigError
 
 if TYPE_CHECKING:
     from procession.command import Command
@@ -47,23 +49,31 @@ class _ThreadedLauncher:
         """
         loop = asyncio.get_running_loop()
         plan = Plan(command, id, pidfd=_pidfd.has_pidfd())
-        spawner = _spawner.spawner()
         job: _spawner.Job[Child] = _spawner.Job(command, plan.start, plan.dispose, loop)
-        spawner.submit(job)
+        try:
+            spawner = _spawner.spawner()
+            spawner.submit(job)
+        except (OSError, RuntimeError) as error:  # no descriptor for its pipe, or no thread
+            plan.abort()
+            lack = error if isinstance(error, OSError) else OSError(errno.EAGAIN, str(error))
+            raise spawn_error(lack, command, plan.program) from None
         self._watchdog(loop).watch(job)
         _live.starting.add(id)
         try:
             child = await job.future
-            return self._hold(plan, child, loop)
         except asyncio.CancelledError:
             await self._give_up(job, plan, loop)
             raise
-        except BaseException:
-            if job.state == "done":
-                plan.abort()  # it failed; a late one is disposed of when it arrives
+        except BaseException:  # it failed, or this coroutine is thrown away, perhaps with its loop
+            job.unwanted = True
+            if job.future.done() and not job.future.cancelled() and job.future.exception() is None:
+                plan.dispose(job.future.result())
+            elif spawner.withdraw(job) or job.state == "done":
+                plan.abort()  # a late one is disposed of when it arrives
             raise
         finally:
             _live.starting.discard(id)
+        return self._hold(plan, child, loop)
 
     def _hold(self, plan: Plan, child: Child, loop: asyncio.AbstractEventLoop) -> RealHandle:
         """Takes hold of the child; when the loop refuses to watch it, it is ended here and now."""
@@ -92,7 +102,7 @@ class _ThreadedLauncher:
             future.add_done_callback(lambda _: bound.cancel())
         try:
             child, _ = await settle(future)
-        except (SpawnError, TimeoutError):
+        except Exception:  # noqa: BLE001 - whatever kept it from being made, what goes on is the cancellation
             if job.state == "done":
                 plan.abort()
             return
@@ -102,7 +112,7 @@ class _ThreadedLauncher:
     def _abandon(self, job: _spawner.Job[Child]) -> None:
         if job.late is not None and not job.late.done():
             if job.state == "running":
-                _spawner.spawner().add_thread()
+                _spawner.spawner().relieve()
             job.late.set_exception(TimeoutError())
 
 

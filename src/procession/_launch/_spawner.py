@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
+_LOOK_AGAIN = 200  # milliseconds
+
 popen: Callable[..., subprocess.Popen[bytes]] = subprocess.Popen
 """How children are made; fault injection replaces it."""
 
@@ -32,7 +34,19 @@ popen: Callable[..., subprocess.Popen[bytes]] = subprocess.Popen
 class Job(Generic[T]):
     """One piece of work for the thread, and the future in which its loop waits for it."""
 
-    __slots__ = ("command", "dispose", "error", "future", "late", "loop", "result", "state", "work")
+    __slots__ = (
+        "__weakref__",
+        "command",
+        "dispose",
+        "error",
+        "future",
+        "late",
+        "loop",
+        "result",
+        "state",
+        "unwanted",
+        "work",
+    )
 
     def __init__(
         self,
@@ -50,6 +64,7 @@ class Job(Generic[T]):
         self.result: T | None = None
         self.error: BaseException | None = None
         self.state = "queued"
+        self.unwanted = False
 
     def answer(self) -> None:
         """Hands the outcome to whoever still waits; on the loop's thread."""
@@ -58,7 +73,7 @@ class Job(Generic[T]):
         if future.cancelled():
             # Who waited may not have woken up yet to ask for it; the child is theirs all the same.
             future = self.late = self.late or self.loop.create_future()
-        if future.done():
+        if future.done() or self.unwanted:
             self.dispose(self.result)
         elif self.error is not None:
             future.set_exception(self.error)
@@ -87,10 +102,24 @@ class _Inbox:
                 raise RuntimeError
             loop.call_soon_threadsafe(self._drain)
         except RuntimeError:  # the loop is closed: nobody will ever ask
-            self._woken = False
-            while self._jobs:
+            self._throw_away()
+
+    def is_settled(self) -> bool:
+        """Whether nothing waits here; answers to a loop that was closed before it took them are thrown away."""
+        loop = self._loop()
+        if self._jobs and (loop is None or loop.is_closed()):
+            self._throw_away()
+        return not self._jobs
+
+    def _throw_away(self) -> None:
+        self._woken = False
+        while True:
+            try:
                 late = self._jobs.popleft()
-                late.dispose(late.result)
+            except IndexError:
+                return  # all are gone; another thread may have helped
+            _live.count_in_flight(-1)
+            late.dispose(late.result)
 
     def _drain(self) -> None:
         self._woken = False
@@ -107,6 +136,7 @@ class Spawner:
         self._lock = threading.Lock()
         self._threads = 0
         self._sleeping = False
+        self._unsettled: set[_Inbox] = set()
         self._wake_r, self._wake_w = os.pipe()
         os.set_blocking(self._wake_r, False)
         os.set_blocking(self._wake_w, False)
@@ -138,9 +168,17 @@ class Spawner:
     def add_thread(self) -> None:
         """Starts another thread on the same queue: the first one, or because one hangs in the kernel."""
         with self._lock:
-            self._threads += 1
-            name = f"procession-spawner-{self._threads}"
-            threading.Thread(target=self._run, args=(self._threads == 1,), name=name, daemon=True).start()
+            number = self._threads + 1
+            name = f"procession-spawner-{number}"
+            threading.Thread(target=self._run, args=(number == 1,), name=name, daemon=True).start()
+            self._threads = number
+
+    def relieve(self) -> None:
+        """A thread hangs in the kernel: lets another go on with the queue, if one more can be had."""
+        try:
+            self.add_thread()
+        except RuntimeError:
+            pass  # the limit of threads: the others wait, each until its own deadline
 
     def watch(self, pidfd: int, ended: Callable[[int], None]) -> None:
         """Calls ``ended(pidfd)`` in the thread once the process has ended, whatever becomes of any loop."""
@@ -161,7 +199,7 @@ class Spawner:
     # ------------------------------------------------------------------------------- in the thread
 
     def _wake(self) -> None:
-        if self._sleeping:
+        if self._sleeping or self._threads > 1:
             self._sleeping = False
             try:
                 os.write(self._wake_w, b"\0")
@@ -178,12 +216,16 @@ class Spawner:
                     job = self._jobs.popleft()
                 except IndexError:
                     break  # another thread was faster
+                if self._jobs and self._threads > 1:
+                    self._wake()  # what follows must not wait for this one
                 self._do(job)
                 del job
             self._sleeping = True
             if self._jobs:
                 continue
-            self._serve(poll.poll())
+            # A loop closed before it took its answers tells nobody: only while some are under way, look again.
+            self._serve(poll.poll(_LOOK_AGAIN if self._unsettled else None))
+            self._unsettled -= {inbox for inbox in self._unsettled.copy() if inbox.is_settled()}
 
     def _do(self, job: Job[Any]) -> None:
         job.state = "running"
@@ -197,6 +239,7 @@ class Spawner:
             job.dispose(job.result)  # the loop is gone altogether
         else:
             inbox.put(job)
+            self._unsettled.add(inbox)
 
     def _serve(self, ready: list[tuple[int, int]]) -> None:
         for fd, _ in ready:
