@@ -4,10 +4,11 @@ import asyncio
 import os
 import pickle
 import signal
+from typing import Any
 
 import pytest
 
-from procession import Command, ConfigError, ExecutionTimeout, ProcessRegistry, StateError, run, spawn
+from procession import Command, ConfigError, ExecutionTimeout, Process, ProcessRegistry, StateError, run, spawn
 from tests.programs import alive, ended, eventually, first_line, program, sh, state
 
 pytestmark = pytest.mark.row("PR3")
@@ -24,14 +25,17 @@ async def test_a_block_left_at_its_end_stops_the_child():
 
 
 async def test_a_block_left_by_an_exception_stops_the_child_first():
-    pid = 0
-    with pytest.raises(ZeroDivisionError):
+    async def body():
         async with spawn(program("ignore_term", grace=0.1)) as process:
-            pid = process.pid
+            processes.append(process)
             await first_line(process)
             raise ZeroDivisionError
-    assert state(pid) == ""
-    assert process.returncode == -signal.SIGKILL
+
+    processes: list[Process] = []
+    with pytest.raises(ZeroDivisionError):
+        await body()
+    assert state(processes[0].pid) == ""
+    assert processes[0].returncode == -signal.SIGKILL
 
 
 async def test_a_block_left_by_return_stops_the_child():
@@ -233,6 +237,7 @@ async def test_a_timeout_longer_than_the_child_does_nothing():
 
 @pytest.mark.parametrize("field", ["id", "name", "owner"])
 def test_names_are_checked(field):
+    wrong: Any
     for wrong in ("", "a b", "-x", "a\nb", "x" * 65, 5):
         if wrong == "" and field == "owner":
             continue  # nobody

@@ -9,7 +9,7 @@ from procession import Command, SpawnError, run
 
 
 async def main():
-    told = []
+    told: list[object] = []
     told.append((await run(Command("true"))).returncode)
     if os.getuid() == 0:  # whom the limit does not bind
         os.setgroups([])

@@ -3,8 +3,9 @@
 import json
 import os
 import resource
+from pathlib import Path
 
-status = dict(line.split(":", 1) for line in open("/proc/self/status", encoding="utf-8"))
+status = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
 umask = os.umask(0)
 print(
     json.dumps(
@@ -24,8 +25,8 @@ print(
             "no_new_privileges": status["NoNewPrivs"].strip() == "1",
             "sid": os.getsid(0),
             "pgid": os.getpgrp(),
-            "fds": sorted(int(name) for name in os.listdir("/proc/self/fd")),
-            "cwd": os.getcwd(),
+            "fds": sorted(int(path.name) for path in Path("/proc/self/fd").iterdir()),
+            "cwd": str(Path.cwd()),
             "env": dict(os.environ),
         }
     )

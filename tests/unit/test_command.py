@@ -7,6 +7,7 @@ import pickle
 import signal
 import subprocess
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -193,7 +194,8 @@ def test_what_is_accepted_is_kept_in_one_form(field, given, kept):
 def test_it_cannot_be_changed():
     command = Command("x", env={"A": "1"}, labels={"a": "1"}, rlimits={"nofile": 10})
     with pytest.raises(ValueError, match="frozen"):
-        command.cwd = "/"
+        command.cwd = "/"  # type: ignore[misc]
+    mapping: Any
     for mapping in (command.env, command.labels, command.rlimits, Command("x").env):
         with pytest.raises((TypeError, AttributeError)):
             mapping["B"] = "2"
@@ -226,7 +228,8 @@ def test_equal_commands_are_one_in_a_set():
     assert len({Command("a", cwd="/"), Command("a", cwd="/"), Command("a"), Command("a", "b")}) == 3
     assert Command("a") != Command("a", env={"A": "1"})
     assert Command("a", "b") == Command(argv=("a", "b"))
-    assert Command("a") != "a"
+    other: object = "a"
+    assert Command("a") != other
 
 
 def test_replace_gives_a_checked_copy():

@@ -95,7 +95,7 @@ def test_errors_are_also_what_the_standard_library_would_raise():
 
 
 def test_a_value_that_cannot_be_pickled_does_not_keep_its_error_here():
-    value = (item for item in ())
+    value = (item for item in "")
     again = pickle.loads(pickle.dumps(ConfigError("input", value, "bytes")))
     assert (again.field, again.hint) == ("input", "bytes")
     assert "generator" in str(again)

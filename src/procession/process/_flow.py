@@ -96,6 +96,13 @@ class Flow:
                 first.stdin.close()
             else:
                 self._feeder = asyncio.get_running_loop().create_task(_feed(first.stdin, self._input))
+                self._feeder.add_done_callback(self._feeder_ended)
+
+    def _feeder_ended(self, task: asyncio.Task[None]) -> None:
+        """An input that raised will never end: all stages are stopped, so that whoever reads meets the end."""
+        if not task.cancelled() and task.exception() is not None:
+            for process in self.processes:
+                process._stop().begin(process.command.grace)
 
     async def close(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None

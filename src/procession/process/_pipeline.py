@@ -13,7 +13,7 @@ from procession._types import Completed, StopReport
 from procession.command import Command
 from procession.errors import ConfigError
 from procession.process._flow import Flow
-from procession.process._run import raise_for
+from procession.process._run import check_bounds, raise_for
 
 if TYPE_CHECKING:
     from procession._fields import Stdio
@@ -85,7 +85,7 @@ class Pipeline:
             so stdout of all but the last and stdin of all but the first cannot be set.
 
     Raises:
-        ConfigError: a stage has a stream of its own where the pipe belongs, or a terminal.
+        ConfigError: there are less than two, or one has a stream of its own where the pipe belongs, or a terminal.
     """
 
     __slots__ = ("stages",)
@@ -93,6 +93,8 @@ class Pipeline:
     def __init__(self, stages: Sequence[Command]) -> None:
         self.stages: tuple[Command, ...] = tuple(stages)
         last = len(self.stages) - 1
+        if last < 1:
+            raise ConfigError("stages", len(self.stages), "two commands or more are needed")
         for number, stage in enumerate(self.stages):
             if not isinstance(stage, Command):
                 raise ConfigError(f"stages.{number}", stage, "a Command is needed")
@@ -164,6 +166,7 @@ class Pipeline:
 
         Cancellation: all stages are stopped and reaped before the cancellation goes on.
         """
+        check_bounds(timeout, max_output)
         flow = Flow(self.stages, input, stderr, registry, launcher, owner)
         completed = await flow.run(timeout, max_output)
         result = PipelineCompleted(stages=completed, stdout=completed[-1].stdout, duration=flow.duration)

@@ -69,12 +69,9 @@ async def run(
     Cancellation: the whole tree is stopped (at most ``grace`` + 2 s) and reaped before the
     cancellation goes on; the ``CancelledError`` carries the output until then as ``completed``.
     """
-    if max_output is not None and (isinstance(max_output, bool) or not isinstance(max_output, int) or max_output < 0):
-        raise ConfigError("max_output", max_output, "a number of bytes, 0 or more, or None is needed")
+    check_bounds(timeout, max_output)
     if timeout is None:
         timeout = command.timeout
-    elif isinstance(timeout, bool) or not isinstance(timeout, (int, float)) or not 0 <= timeout < math.inf:
-        raise ConfigError("timeout", timeout, "a number of seconds, 0 or more, or None is needed")
     if input is not None:
         check_input(input)
     if input is not None and command.stdin != "pipe" and not command.pty:
@@ -100,6 +97,20 @@ async def run(
     if check:
         raise_for(completed)
     return completed
+
+
+def check_bounds(timeout: object, max_output: object) -> None:
+    """Refuses bounds that are none.
+
+    Raises:
+        ConfigError: one of them is not a number, negative or not finite.
+    """
+    if max_output is not None and (isinstance(max_output, bool) or not isinstance(max_output, int) or max_output < 0):
+        raise ConfigError("max_output", max_output, "a number of bytes, 0 or more, or None is needed")
+    if timeout is not None and (
+        isinstance(timeout, bool) or not isinstance(timeout, (int, float)) or not 0 <= timeout < math.inf
+    ):
+        raise ConfigError("timeout", timeout, "a number of seconds, 0 or more, or None is needed")
 
 
 def raise_for(completed: Completed) -> None:
