@@ -45,8 +45,11 @@ class Watch:
     """Pidfds of processes by name: says who has ended, without asking again and again."""
 
     def __init__(self, pids: Mapping[str, int]) -> None:
-        self.pids = dict(pids)
         self._fds: dict[str, int] = {}
+        self.add(pids)
+
+    def add(self, pids: Mapping[str, int]) -> None:
+        """Watches these too."""
         for name, pid in pids.items():
             self._fds[name] = os.pidfd_open(pid)
 

@@ -36,6 +36,8 @@ class PidMember:
             return False
         except PermissionError:
             return True  # it lives, and is not ours to signal
+        except OSError:
+            return True  # no descriptor to verify it by: it may live, and cannot be signalled safely
         return True
 
     def on_exit(self, callback: Callable[[], None]) -> None:

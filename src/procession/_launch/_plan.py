@@ -140,7 +140,10 @@ class Plan:
                 _discard(pid)
                 raise spawn_error(error, self.command, self.program) from None
         if before != after:
-            seen = _proc.stat(pid)
+            try:
+                seen = _proc.stat(pid)
+            except OSError:
+                seen = None  # no descriptor left to look
             before = seen.started if seen is not None else after
         return Child(ProcessRef(pid, before, self.command.name), pidfd)
 

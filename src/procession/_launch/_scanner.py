@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 import threading
 from collections.abc import Callable, Sequence
 from queue import SimpleQueue
 
 from procession._launch import _live
+from procession._linux import _reserve
 from procession._linux._proc import Found, Wanted, scan
 
+_log = logging.getLogger("procession")
 _Request = tuple[Wanted, asyncio.AbstractEventLoop, "asyncio.Future[list[Found]]"]
 _queue: SimpleQueue[_Request | Callable[[], None]] | None = None
 
@@ -40,8 +43,9 @@ def soon(work: Callable[[], None]) -> None:
 def _started() -> SimpleQueue[_Request | Callable[[], None]]:
     global _queue
     if _queue is None:
-        _queue = SimpleQueue()
-        threading.Thread(target=_run, args=(_queue,), name="procession-scanner", daemon=True).start()
+        queue: SimpleQueue[_Request | Callable[[], None]] = SimpleQueue()
+        threading.Thread(target=_run, args=(queue,), name="procession-scanner", daemon=True).start()
+        _queue = queue
     return _queue
 
 
@@ -52,14 +56,19 @@ def _run(queue: SimpleQueue[_Request | Callable[[], None]]) -> None:
             items.append(queue.get())
         requests = [item for item in items if isinstance(item, tuple)]
         for work in {item for item in items if not isinstance(item, tuple)}:
-            work()
+            try:
+                work()
+            except OSError as error:
+                _log.error("looking through /proc failed: %s", error)
         del items
         if not requests:
             continue
         try:
-            found = scan(request[0] for request in requests)
-        except OSError:
+            found = scan([request[0] for request in requests])
+        except OSError as error:
+            _log.error("the trees of %d processes could not be looked through: %s", len(requests), error)
             found = {}
+        _reserve.fill()
         for wanted, loop, future in requests:
             mine = found.get(wanted.id, [])
             try:

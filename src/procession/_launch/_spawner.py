@@ -19,6 +19,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from procession._launch import _live
+from procession._linux import _reserve
 
 if TYPE_CHECKING:
     from procession.command import Command
@@ -138,6 +139,7 @@ class Spawner:
         self._sleeping = False
         self._unsettled: set[_Inbox] = set()
         self._wake_r, self._wake_w = os.pipe()
+        _reserve.fill()
         os.set_blocking(self._wake_r, False)
         os.set_blocking(self._wake_w, False)
         self._watched: dict[int, Callable[[int], None]] = {}
@@ -155,6 +157,7 @@ class Spawner:
         _live.count_in_flight(1)
         self._jobs.append(job)
         self._wake()
+        _reserve.fill()  # it may have been spent
 
     def withdraw(self, job: Job[Any]) -> bool:
         """Takes back a job that has not begun; ``False`` when it is too late."""

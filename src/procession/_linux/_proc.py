@@ -8,6 +8,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import cache
 
+from procession._linux import _reserve
 from procession._types import ProcessRef
 
 OWNER = "PROCESSION_OWNER"
@@ -35,10 +36,18 @@ class Stat:
 
 
 def _read(path: str, limit: int) -> bytes | None:
+    flags = os.O_RDONLY | os.O_CLOEXEC
     try:
-        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    except OSError:
-        return None
+        fd = os.open(path, flags)
+    except OSError as error:
+        if not _reserve.is_short(error):
+            return None
+        try:
+            fd = _reserve.spend(lambda: os.open(path, flags))
+        except OSError as worse:
+            if _reserve.is_short(worse):
+                raise  # nobody can say that there is nobody
+            return None
     try:
         data = os.read(fd, limit)
         while len(data) >= limit:
@@ -126,7 +135,7 @@ def _in_exec(pid: int) -> bool:
 
 def pids() -> Iterator[int]:
     """Every pid of the machine we can see."""
-    for name in os.listdir("/proc"):
+    for name in _reserve.spend(lambda: os.listdir("/proc")):
         if name.isdecimal():
             yield int(name)
 
@@ -201,12 +210,19 @@ def _pin(seen: Stat, owner: Wanted) -> Found | None:
     pidfd = None
     if has_pidfd():
         try:
-            pidfd = os.pidfd_open(seen.pid)
+            pidfd = _reserve.spend(lambda: os.pidfd_open(seen.pid), leave=1)
         except ProcessLookupError:
             return None
         except OSError:
             pidfd = None  # no descriptor left: the start time has to do
-        again = stat(seen.pid)
+        try:
+            again = stat(seen.pid)
+        except OSError:  # the pidfd was the last descriptor
+            if pidfd is None:
+                raise
+            os.close(pidfd)
+            pidfd = None
+            again = stat(seen.pid)
         if again is None or again.started != seen.started:
             if pidfd is not None:
                 os.close(pidfd)
