@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import math
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from procession._core.aio import Latch, finish
@@ -89,6 +90,8 @@ async def run(
             await spawning.close(by_exception=True)
             raise
         await spawning.close(by_exception=False)
+        if process.report is not completed.report:  # a descendant was left to stop
+            completed = replace(completed, report=process.report)
     except asyncio.CancelledError as error:
         error.completed = running.completed()  # type: ignore[attr-defined]
         raise
