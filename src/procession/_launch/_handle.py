@@ -261,6 +261,12 @@ class ThreadHandle(RealHandle):
         if pid:
             self._ended(_pidfd.from_status(status))
 
+    def _abandon(self) -> None:
+        """The thread goes on and has it reaped; only the pidfd goes."""
+        pidfd, self.pidfd = self.pidfd, None
+        if pidfd is not None:
+            os.close(pidfd)
+
 
 def _wait(pid: int, loop: asyncio.AbstractEventLoop, tell: Callable[[], None]) -> None:
     """Waits without reaping: the zombie keeps the pid taken until the loop has noticed."""
