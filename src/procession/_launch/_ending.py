@@ -11,6 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from procession._core.aio import Latch, wait_until
+from procession._linux._proc import boot_ticks
 from procession._types import Containment, ProcessRef, signal_name
 from procession.abc import Member, ProcessHandle
 
@@ -161,14 +162,19 @@ async def _ask(tree: _Tree, stop_signal: int, grace: float) -> bool:
     deadline = tree.loop.time() + grace
     if tree.handle.exit is not None:
         await tree.look()  # without its leader a group may have to be signalled one by one
+    since = boot_ticks()
     tree.signal(stop_signal)
     tree.signal(signal.SIGCONT)  # a stopped process cannot act on a pending signal
+    asked: set[tuple[int, int]] = set()
     while True:
-        known = set(tree.held)
         if tree.whole:
             await tree.look()
             for key, member in tree.held.items():
-                if key not in known and member.escaped and member.send_signal(stop_signal):
+                if key in asked:
+                    continue
+                asked.add(key)
+                late = member.ref.started >= since  # not yet there when the group was asked
+                if (member.escaped or late) and member.send_signal(stop_signal):
                     member.send_signal(signal.SIGCONT)
                     tree.ending.sent(stop_signal)
         if not await tree.all_gone(deadline):

@@ -21,6 +21,7 @@ from procession.errors import ConfigError
 
 if TYPE_CHECKING:
     from procession._launch._plan import Child, Plan
+    from procession._linux._cgroup import Cgroup
 
 
 _FUTURE = 1 << 62
@@ -46,7 +47,7 @@ class RealHandle:
         self.stdin, self.stdout, self.stderr = plan.stdio.ends(loop)
         self._terminal = plan.stdio.terminal is not None
         self._cgroup = plan.cgroup
-        self._grouped = plan.containment is not Containment.NONE or plan.command.new_session
+        self._grouped = plan.containment is not Containment.NONE
         self._id = plan.id
         self._mortal = not plan.command.detach
         self._callbacks: list[Callable[[Exit], None]] = []
@@ -130,7 +131,10 @@ class RealHandle:
         if self.containment is Containment.NONE:
             return ()
         until = self._reaped if self._grouped and self.signal_group(0) else None
-        found = await find(_proc.Wanted(self._id, self.ref, until))
+        wanted = _proc.Wanted(self._id, self.ref, until)
+        found = [*await find(wanted)]
+        if self._cgroup is not None:
+            found += self._others_in_cgroup(self._cgroup, wanted, {item.ref.pid for item in found})
         members = [PidMember(item, self._loop) for item in found]
         if self.containment is not Containment.GROUP:
             return members
@@ -138,6 +142,18 @@ class RealHandle:
             if member.escaped:
                 member.close()
         return [member for member in members if not member.escaped]
+
+    def _others_in_cgroup(self, cgroup: Cgroup, wanted: _proc.Wanted, known: set[int]) -> list[_proc.Found]:
+        """Who carries no cookie and left group and session is still in the cgroup, which proves it ours."""
+        others = []
+        for pid in cgroup.pids():
+            seen = _proc.stat(pid) if pid not in known and pid != self.pid else None
+            item = _proc._pin(seen, wanted) if seen is not None and seen.state not in "ZX" else None
+            if item is not None and pid in cgroup.pids():
+                others.append(item)
+            elif item is not None and item.pidfd is not None:
+                os.close(item.pidfd)  # the number was somebody else's by then
+        return others
 
     def kill_container(self) -> bool:
         """Ends all of its cgroup at once; ``False`` when it has none."""
