@@ -82,8 +82,8 @@ async def test_a_natural_end_asks_the_rest_of_the_group_first() -> None:
 
 async def test_a_stopped_child_gets_its_chance_to_clean_up() -> None:
     code = """
-import signal, sys
-def bye(*_): print("cleaned", flush=True); sys.exit(0)
+import os, signal
+def bye(*_): os.write(1, b"cleaned"); os._exit(0)  # print() is not reentrant
 signal.signal(signal.SIGTERM, bye)
 print("up", flush=True)
 while True: signal.pause()
@@ -176,8 +176,8 @@ def test_ctrl_c_at_our_terminal_reaches_us_first_and_the_children_by_a_graceful_
 import asyncio, sys
 from procession import Command, spawn
 POLITE = '''
-import signal, sys
-def bye(name): print(name, flush=True); sys.exit(0)
+import os, signal
+def bye(name): os.write(1, name.encode()); os._exit(0)  # print() is not reentrant
 signal.signal(signal.SIGINT, lambda *_: bye("by ctrl-c"))
 signal.signal(signal.SIGTERM, lambda *_: bye("gracefully"))
 print("up", flush=True)
@@ -213,7 +213,8 @@ except KeyboardInterrupt:
         assert process.stdout is not None
         assert process.stdout.readline() == b"child up\n"
         os.write(master, b"\x03")
-        assert process.stdout.read().splitlines() == [b"child ended gracefully", b"interrupted"]
+        said = process.stdout.read().decode()
+        assert said.splitlines() == ["child ended gracefully", "interrupted"], said
         assert process.wait(10) == 0
     finally:
         process.kill()
