@@ -217,3 +217,15 @@ async def test_a_stop_finds_members_that_are_started_while_it_stops():
     assert report.is_clean
     assert not report.forced
     assert report.duration < 10
+
+
+async def test_what_a_child_cleans_up_with_is_left_to_its_work():
+    """A helper started by the handler of the stop signal is not asked to stop while the child lives."""
+    async with spawn(
+        sh("trap 'sh -c \"sleep 0.1; echo clean\"; exit 0' TERM; echo ready; while :; do sleep 0.01; done")
+    ) as process:
+        assert await first_line(process) == "ready"
+        report = await process.stop(20)
+        assert await first_line(process) == "clean"
+    assert process.returncode == 0
+    assert not report.forced

@@ -88,10 +88,10 @@ class _Tree:
                 self.held[key] = member
         return anybody
 
-    async def all_gone(self, deadline: float) -> bool:
+    async def all_gone(self, deadline: float, *, leader_only: bool = False) -> bool:
         """Waits until the leader and every held member have ended, at most until ``deadline``."""
         latches = [self.gone]
-        for member in self.held.values():
+        for member in () if leader_only else self.held.values():
             latch = Latch(loop=self.loop)
             member.on_exit(latch.open)
             latches.append(latch)
@@ -169,14 +169,10 @@ async def _ask(tree: _Tree, stop_signal: int, grace: float) -> bool:
     while True:
         if tree.whole:
             await tree.look()
-            for key, member in tree.held.items():
-                if key in asked:
-                    continue
-                asked.add(key)
-                late = member.ref.started >= since  # not yet there when the group was asked
-                if (member.escaped or late) and member.send_signal(stop_signal):
-                    member.send_signal(signal.SIGCONT)
-                    tree.ending.sent(stop_signal)
+            _ask_members(tree, stop_signal, asked, None)
+            await tree.all_gone(deadline, leader_only=True)
+            if tree.handle.exit is not None:
+                _ask_members(tree, stop_signal, asked, since)
         if not await tree.all_gone(deadline):
             return False
         tree.release()
@@ -184,6 +180,20 @@ async def _ask(tree: _Tree, stop_signal: int, grace: float) -> bool:
             return True
         if tree.hurry is not None and tree.hurry.done():
             return False
+
+
+def _ask_members(tree: _Tree, stop_signal: int, asked: set[tuple[int, int]], since: int | None) -> None:
+    """Asks, once each, those outside the group, and those that began after ``since``, when the group was asked.
+
+    The latter only when the leader has ended: while it lives they may be what it cleans up with.
+    """
+    for key, member in tree.held.items():
+        late = since is not None and member.ref.started >= since
+        if key not in asked and (member.escaped or late):
+            asked.add(key)
+            if member.send_signal(stop_signal):
+                member.send_signal(signal.SIGCONT)
+                tree.ending.sent(stop_signal)
 
 
 async def _anybody(tree: _Tree) -> bool:
