@@ -269,11 +269,12 @@ async def test_two_hundred_at_once_leave_no_thread_and_no_descriptor():
                 all_started.set()
             await enough.wait()
 
+    before = threading.active_count()
     started: list[object] = []
     all_started, enough = asyncio.Event(), asyncio.Event()
     async with asyncio.TaskGroup() as group:
         for _ in range(200):
             group.create_task(one())
         await all_started.wait()
-        assert threading.active_count() <= 4
+        assert threading.active_count() <= before + 1  # the scanner may be new
         enough.set()

@@ -26,10 +26,17 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-_LOOK_AGAIN = 200  # milliseconds
 
 popen: Callable[..., subprocess.Popen[bytes]] = subprocess.Popen
 """How children are made; fault injection replaces it."""
+
+
+# All threads wait on one epoll: what is watched is seen at once, by one of them, whichever of them hangs. With poll(),
+# for systems without pidfds, nothing is ever watched.
+_SHARED = hasattr(select, "epoll")
+_Poll: Any = select.epoll if _SHARED else select.poll
+_LOOK_AGAIN = 0.2 if _SHARED else 200  # seconds here, milliseconds there
+_ONCE = select.EPOLLIN | select.EPOLLONESHOT if _SHARED else select.POLLIN
 
 
 class Job(Generic[T]):
@@ -143,7 +150,7 @@ class Spawner:
         os.set_blocking(self._wake_r, False)
         os.set_blocking(self._wake_w, False)
         self._watched: dict[int, Callable[[int], None]] = {}
-        self._poll = select.poll()
+        self._poll = _Poll()
         self._poll.register(self._wake_r, select.POLLIN)
 
     # ------------------------------------------------------------------------------- from the loops
@@ -188,9 +195,10 @@ class Spawner:
         if not self._threads:
             self.add_thread()
         self._watched[pidfd] = ended
-        self._poll.register(pidfd, select.POLLIN)
-        self._sleeping = True  # the poll under way does not know of it yet
-        self._wake()
+        self._poll.register(pidfd, _ONCE)
+        if not _SHARED:
+            self._sleeping = True  # the poll under way does not know of it yet
+            self._wake()
 
     def unwatch(self, pidfd: int) -> bool:
         """Takes a pidfd back; ``False`` when its process has been seen to end already."""
@@ -210,8 +218,8 @@ class Spawner:
                 pass  # it has enough reasons to wake up already
 
     def _run(self, primary: bool) -> None:
-        poll = self._poll if primary else select.poll()
-        if not primary:
+        poll = self._poll if primary or _SHARED else _Poll()
+        if poll is not self._poll:
             poll.register(self._wake_r, select.POLLIN)
         while True:
             while self._jobs:
@@ -253,11 +261,8 @@ class Spawner:
                     pass  # another thread has read it
                 continue
             ended = self._watched.pop(fd, None)
-            try:
-                self._poll.unregister(fd)
-            except KeyError:
-                continue
             if ended is not None:
+                self._poll.unregister(fd)
                 ended(fd)
 
 
@@ -278,6 +283,8 @@ def _forget() -> None:
     if old is not None:  # a forked child has the descriptors but not the thread
         os.close(old._wake_r)
         os.close(old._wake_w)
+        if _SHARED:
+            old._poll.close()
 
 
 if hasattr(os, "register_at_fork"):
