@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from procession._core.aio import Latch, wait_until
@@ -75,7 +75,7 @@ class _Tree:
     async def look(self) -> bool:
         """One pass for members; holds the new ones. ``True`` when anybody lives besides the leader."""
         anybody = False
-        for member in await self.handle.members():
+        for member in await self._members():
             if member.escaped and not self.whole:
                 member.close()
                 continue
@@ -87,6 +87,13 @@ class _Tree:
             else:
                 self.held[key] = member
         return anybody
+
+    async def _members(self) -> Sequence[Member]:
+        while True:
+            try:
+                return await self.handle.members()
+            except asyncio.CancelledError:
+                continue  # see end_tree
 
     async def all_gone(self, deadline: float, *, leader_only: bool = False) -> bool:
         """Waits until the leader and every held member have ended, at most until ``deadline``."""
@@ -113,7 +120,11 @@ class _Tree:
         if self.hurry is not None:
             self.hurry.add_done_callback(hurry)
         try:
-            await wait_until(gathered, deadline)
+            while not gathered.done() and self.loop.time() < deadline:
+                try:
+                    await wait_until(gathered, deadline)
+                except asyncio.CancelledError:
+                    continue  # see end_tree
         finally:
             if self.hurry is not None:
                 self.hurry.remove_done_callback(hurry)
@@ -145,7 +156,8 @@ async def end_tree(
         whole: ``False`` leaves alone what has left the process group, as at a natural exit.
         kill_bound: seconds that SIGKILL may take to show.
 
-    Cancellation: the tree may be half ended; run it inside ``finish``.
+    Cancellation: absorbed. A program that ends by cancelling all of its tasks cancels this one too, which
+        must not leave the tree half ended; it carries its own bound. Run it inside ``finish``.
     """
     tree = _Tree(handle, hurry, whole)
     try:
