@@ -7,6 +7,7 @@ import logging
 import os
 import threading
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from queue import SimpleQueue
 
 from procession._launch import _live
@@ -16,6 +17,7 @@ from procession._linux._proc import Found, Wanted, scan
 _log = logging.getLogger("procession")
 _Request = tuple[Wanted, asyncio.AbstractEventLoop, "asyncio.Future[list[Found]]"]
 _queue: SimpleQueue[_Request | Callable[[], None]] | None = None
+_starting = threading.Lock()
 
 
 async def find(wanted: Wanted) -> Sequence[Found]:
@@ -25,8 +27,15 @@ async def find(wanted: Wanted) -> Sequence[Found]:
     """
     loop = asyncio.get_running_loop()
     future: asyncio.Future[list[Found]] = loop.create_future()
+    try:
+        queue = _started()
+    except RuntimeError:  # the limit of threads: what must be ended is looked for here and now
+        try:
+            return scan([wanted])[wanted.id]
+        finally:
+            _reserve.fill()
     _live.count_in_flight(1)
-    _started().put((wanted, loop, future))
+    queue.put((wanted, loop, future))
     try:
         return await future
     except asyncio.CancelledError:
@@ -37,16 +46,20 @@ async def find(wanted: Wanted) -> Sequence[Found]:
 
 def soon(work: Callable[[], None]) -> None:
     """Has the thread do ``work``, which must not raise, between two passes."""
-    _started().put(work)
+    try:
+        _started().put(work)
+    except RuntimeError as error:  # the limit of threads
+        _log.error("looking through /proc must wait for the next occasion: %s", error)
 
 
 def _started() -> SimpleQueue[_Request | Callable[[], None]]:
     global _queue
-    if _queue is None:
-        queue: SimpleQueue[_Request | Callable[[], None]] = SimpleQueue()
-        threading.Thread(target=_run, args=(queue,), name="procession-scanner", daemon=True).start()
-        _queue = queue
-    return _queue
+    with _starting:  # loops of several threads may come at once
+        if _queue is None:
+            queue: SimpleQueue[_Request | Callable[[], None]] = SimpleQueue()
+            threading.Thread(target=_run, args=(queue,), name="procession-scanner", daemon=True).start()
+            _queue = queue
+        return _queue
 
 
 def _run(queue: SimpleQueue[_Request | Callable[[], None]]) -> None:
@@ -58,24 +71,32 @@ def _run(queue: SimpleQueue[_Request | Callable[[], None]]) -> None:
         for work in {item for item in items if not isinstance(item, tuple)}:
             try:
                 work()
-            except OSError as error:
-                _log.error("looking through /proc failed: %s", error)
+            except Exception as error:  # noqa: BLE001 - without this thread nobody would ever be found again
+                _log.error("looking through /proc failed: %r", error)
         del items
         if not requests:
             continue
         try:
             found = scan([request[0] for request in requests])
-        except OSError as error:
-            _log.error("the trees of %d processes could not be looked through: %s", len(requests), error)
+        except Exception as error:  # noqa: BLE001 - as above; who asked must get an answer
+            _log.error("the trees of %d processes could not be looked through: %r", len(requests), error)
             found = {}
         _reserve.fill()
+        answers = []  # all of them before the first is handed out, which may be closed at once
+        asked: set[str] = set()
         for wanted, loop, future in requests:
             mine = found.get(wanted.id, [])
+            if wanted.id in asked:  # by several at once: everybody closes what he gets
+                mine = [_again(item) for item in mine]
+            asked.add(wanted.id)
+            answers.append((loop, future, mine))
+        for loop, future, mine in answers:
             try:
                 loop.call_soon_threadsafe(_answer, future, mine)
-            except RuntimeError:
-                _close(mine)  # the loop is closed
-        del requests, found
+            except RuntimeError:  # the loop is closed
+                _live.count_in_flight(-1)
+                _close(mine)
+        del requests, found, answers
 
 
 def _answer(future: asyncio.Future[list[Found]], found: list[Found]) -> None:
@@ -86,6 +107,14 @@ def _answer(future: asyncio.Future[list[Found]], found: list[Found]) -> None:
         future.set_result(found)
 
 
+def _again(item: Found) -> Found:
+    """The same process with a pidfd of its own; without one where no descriptor is left."""
+    try:
+        return replace(item, pidfd=None if item.pidfd is None else os.dup(item.pidfd))
+    except OSError:
+        return replace(item, pidfd=None)
+
+
 def _close(found: list[Found]) -> None:
     for item in found:
         if item.pidfd is not None:
@@ -93,8 +122,9 @@ def _close(found: list[Found]) -> None:
 
 
 def _forget() -> None:
-    global _queue
+    global _queue, _starting
     _queue = None
+    _starting = threading.Lock()
 
 
 if hasattr(os, "register_at_fork"):
