@@ -157,8 +157,7 @@ class Spawner:
 
     def submit(self, job: Job[Any]) -> None:
         """Queues ``job``; its future is resolved on its own loop."""
-        if not self._threads:
-            self.add_thread()
+        self._start()
         if job.loop not in self._inboxes:
             self._inboxes[job.loop] = _Inbox(job.loop)
         _live.count_in_flight(1)
@@ -175,9 +174,15 @@ class Spawner:
         _live.count_in_flight(-1)
         return True
 
-    def add_thread(self) -> None:
+    def _start(self) -> None:
+        if not self._threads:
+            self.add_thread(first=True)
+
+    def add_thread(self, *, first: bool = False) -> None:
         """Starts another thread on the same queue: the first one, or because one hangs in the kernel."""
         with self._lock:
+            if first and self._threads:
+                return  # the loop of another thread was faster
             number = self._threads + 1
             name = f"procession-spawner-{number}"
             threading.Thread(target=self._run, args=(number == 1,), name=name, daemon=True).start()
@@ -192,8 +197,7 @@ class Spawner:
 
     def watch(self, pidfd: int, ended: Callable[[int], None]) -> None:
         """Calls ``ended(pidfd)`` in the thread once the process has ended, whatever becomes of any loop."""
-        if not self._threads:
-            self.add_thread()
+        self._start()
         self._watched[pidfd] = ended
         self._poll.register(pidfd, _ONCE)
         if not _SHARED:
@@ -267,19 +271,23 @@ class Spawner:
 
 
 _spawner: Spawner | None = None
+_making = threading.Lock()  # loops of several threads may come at once
 
 
 def spawner() -> Spawner:
     """This program's spawner; made at first use, and afresh in a child made by ``os.fork``."""
     global _spawner
     if _spawner is None:
-        _spawner = Spawner()
+        with _making:
+            if _spawner is None:
+                _spawner = Spawner()
     return _spawner
 
 
 def _forget() -> None:
-    global _spawner
+    global _making, _spawner
     old, _spawner = _spawner, None
+    _making = threading.Lock()
     if old is not None:  # a forked child has the descriptors but not the thread
         os.close(old._wake_r)
         os.close(old._wake_w)
