@@ -7,11 +7,13 @@ import logging
 import os
 import re
 import secrets
+import signal
 import subprocess
 import sys
 import threading
 from collections.abc import Iterable
 
+from procession._clock import monotonic
 from procession._launch import _spawner
 from procession._linux import _pidfd
 from procession._linux._proc import ID, OWNER, has_proc
@@ -20,6 +22,8 @@ _log = logging.getLogger("procession.guardian")
 _OWNER, _ID = OWNER.encode(), ID.encode()
 _PYTHON = re.compile(r"python|pypy")
 _MARK = "procession-guardian"
+_ASKING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT)
+_SHORT, _SHORT_LIVES = 1.0, 5  # a guardian that lives less than this, so often in a row, is not replaced at once
 
 
 def guardian_interpreter() -> str | None:
@@ -51,6 +55,8 @@ class Owner:
         self.guardian_pid: int | None = None
         self._cgroups: list[str] = []
         self._refused = False
+        self._guarded_at = 0.0
+        self._short_lives = 0
         chain = os.environ.get(OWNER)
         self._owners = (f"{chain}:{self.token}" if chain else self.token).encode()
         ids = os.environ.get(ID)
@@ -72,6 +78,7 @@ class Owner:
             return
         with self._lock:
             if self.guardian_pid is None:
+                self._short_lives = 0
                 self._start_guardian()
 
     def name_cgroup(self, path: str) -> None:
@@ -98,6 +105,8 @@ class Owner:
         script = os.path.join(os.path.dirname(__file__), "guardian.py")
         argv = [python, "-I", "-S", script, _MARK, self.token, str(os.getpid())]
         pipe_r, pipe_w = os.pipe()
+        # Until it can ignore them itself: who asks us to end may ask all of our tree, and it must outlive us.
+        mask = signal.pthread_sigmask(signal.SIG_BLOCK, _ASKING)
         try:
             child = _spawner.popen(
                 argv,
@@ -112,10 +121,12 @@ class Owner:
             os.close(pipe_w)
             raise
         finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, mask)
             os.close(pipe_r)
         child.returncode = 0  # reaped through its pidfd, below
         self._pipe = pipe_w
         self.guardian_pid = child.pid
+        self._guarded_at = monotonic()
         self._tell(self._cgroups)
         if _pidfd.has_pidfd():
             try:
@@ -134,6 +145,10 @@ class Owner:
             if self._pipe is not None:
                 os.close(self._pipe)
             self._pipe = self._pidfd = self.guardian_pid = None
+            self._short_lives = self._short_lives + 1 if monotonic() - self._guarded_at < _SHORT else 0
+            if self._short_lives >= _SHORT_LIVES:  # it cannot run here: another would end as soon as this one
+                _log.error("the guardian keeps ending as soon as it runs; the next spawn tries again")
+                return
             _log.warning("the guardian was killed; starting another")
             try:
                 self._start_guardian()
@@ -161,19 +176,23 @@ class Owner:
 
 
 _owner: Owner | None = None
+_making = threading.Lock()  # two at once would be two owners, only one of them with a guardian
 
 
 def owner() -> Owner:
     """This program as an owner; another one in a child made by ``os.fork``."""
     global _owner
     if _owner is None:
-        _owner = Owner()
+        with _making:
+            if _owner is None:
+                _owner = Owner()
     return _owner
 
 
 def _forget() -> None:
-    global _owner
+    global _making, _owner
     old, _owner = _owner, None
+    _making = threading.Lock()
     if old is not None:
         for fd in (old._pipe, old._pidfd):
             if fd is not None:
