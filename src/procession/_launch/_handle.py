@@ -187,7 +187,9 @@ class RealHandle:
 
     def __del__(self) -> None:
         """The last resort when a loop was closed over a live child: it is killed, its group too, and reaped."""
-        if getattr(self, "_mortal", False) and self.exit is None and self.pidfd is not None and self._loop.is_closed():
+        if not getattr(self, "_mortal", False) or self._id not in _live.leaders:
+            return  # it may live on; or this is a child made by os.fork, whose own it never was
+        if self.exit is None and self.pidfd is not None and self._loop.is_closed():
             warnings.warn(f"the loop was closed while process {self.pid} lived: killed", ResourceWarning, stacklevel=1)
             pidfd, self.pidfd = self.pidfd, None
             self._forget()

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import signal
 from types import TracebackType
 from typing import TYPE_CHECKING
 
 from procession._core.aio import finish
 from procession._fields import check_name
+from procession._launch._ending import end_tree
 from procession._launch._engines import default_launcher
 from procession._launch._owner import owner as this_program
 from procession.command import Command
@@ -17,7 +19,7 @@ from procession.process._entry import SoloEntry
 from procession.process._process import Process
 
 if TYPE_CHECKING:
-    from procession.abc import Entry, Launcher, Registrar
+    from procession.abc import Entry, Launcher, ProcessHandle, Registrar
 
 _REST_GRACE = 1.0
 """At a natural exit: the most seconds the rest of the group gets between the stop signal and SIGKILL."""
@@ -65,7 +67,7 @@ def spawn(
 class Spawning:
     """What :func:`spawn` returns: ``async with`` it."""
 
-    __slots__ = ("_command", "_entered", "_id", "_launcher", "_name", "_owner", "_registry", "process")
+    __slots__ = ("_command", "_entered", "_home", "_id", "_launcher", "_name", "_owner", "_registry", "process")
 
     def __init__(
         self,
@@ -91,6 +93,7 @@ class Spawning:
         self._owner = owner
         self._id = id or this_program().new_id()
         self._entered = False
+        self._home = os.getpid()
         self.process: Process | None = None
 
     async def __aenter__(self) -> Process:
@@ -126,9 +129,14 @@ class Spawning:
             known = isinstance(error, ProcessionError)
             entry.failed(str(getattr(error, "reason", error)) if known else type(error).__name__)
             raise
-        process = self.process = Process(handle, entry, command, id=id, name=name, owner=self._owner)
-        entry.spawned(handle, loop.time() - began)
-        process._begin(timeout)
+        process = Process(handle, entry, command, id=id, name=name, owner=self._owner)
+        try:
+            entry.spawned(handle, loop.time() - began)
+            process._begin(timeout)
+        except BaseException:  # a registry, or a listener with Ctrl-C: without a block nobody would end the child
+            await finish(_discard(handle))
+            raise
+        self.process = process
         return process
 
     async def __aexit__(
@@ -146,8 +154,8 @@ class Spawning:
         Cancellation: absorbed until nothing is left, then raised.
         """
         process = self.process
-        if process is None:
-            return
+        if process is None or os.getpid() != self._home:
+            return  # in a child made by os.fork the block is left too, but the process is not its own
         if asyncio._get_running_loop() is None:
             self._last_resort(process)
             return
@@ -178,6 +186,13 @@ class Spawning:
                 process._handle.signal_group(signal.SIGKILL)
         finally:
             process._handle.close()  # nobody is left to be told
+
+
+async def _discard(handle: ProcessHandle) -> None:
+    try:
+        await end_tree(handle, stop_signal=None, grace=0.0)
+    finally:
+        handle.close()
 
 
 async def _result(task: asyncio.Task[object]) -> object:
