@@ -120,7 +120,10 @@ class Source:
 
         Raises:
             StateError: somebody waits for data of this stream.
+            ConfigError: ``limit`` is less than 1.
         """
+        if limit < 1:
+            raise ConfigError("limit", limit, "at least 1 byte")  # 0 bytes would look like the end
         if self._wait is not None:
             raise self._busy(self._wait)
         if self._holder is not None:
@@ -135,6 +138,7 @@ class Source:
 
         Raises:
             StateError: somebody else waits for data of this stream.
+            ConfigError: ``limit`` is less than 1.
 
         Cancellation: safe; nothing is lost, the next read gets what had come.
         """
