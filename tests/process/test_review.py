@@ -195,3 +195,24 @@ async def test_a_guardian_outlives_a_signal_that_comes_before_it_can_ignore_it()
         os.kill(pid, signal.SIGTERM)
         await asyncio.sleep(0.1)
         assert _owner.owner().guardian_pid == pid
+
+
+async def test_a_cancellation_while_a_silent_process_may_still_end_by_itself_stops_it() -> None:
+    processes: list[Process] = []
+
+    async def work() -> None:
+        script = "exec 1>&- 2>&-; trap '' TERM; while :; do sleep 0.05; done"
+        async with spawn(Command.shell(script, grace=0.4)) as process:
+            processes.append(process)
+            async for _ in process.lines():
+                pass
+            reading.set()
+
+    reading = asyncio.Event()
+    task = asyncio.create_task(work())
+    await reading.wait()
+    await asyncio.sleep(0.05)
+    task.cancel()
+    await asyncio.wait((task,))
+    assert task.cancelled()
+    assert processes[0].exit == Exit(-signal.SIGKILL)

@@ -165,7 +165,14 @@ class Spawning:
             if task is None and (self._command.detach or (not by_exception and process._is_all_gone())):
                 return
             if task is None and not by_exception and handle.exit is None and process._has_said_all():
-                await process._ends_by_itself(min(self._command.grace, _REST_GRACE))
+                try:
+                    await process._ends_by_itself(min(self._command.grace, _REST_GRACE))
+                except asyncio.CancelledError:  # it gets no more time to end by itself, but it does get its stop
+                    await finish(self.close(by_exception=True))
+                    raise
+                except GeneratorExit:
+                    self._last_resort(process)
+                    raise
             if task is None or (task.done() and handle.exit is None):
                 if handle.exit is None or by_exception:
                     task = process._stop().begin(self._command.grace)
