@@ -31,12 +31,7 @@ popen: Callable[..., subprocess.Popen[bytes]] = subprocess.Popen
 """How children are made; fault injection replaces it."""
 
 
-# All threads wait on one epoll: what is watched is seen at once, by one of them, whichever of them hangs. With poll(),
-# for systems without pidfds, nothing is ever watched.
-_SHARED = hasattr(select, "epoll")
-_Poll: Any = select.epoll if _SHARED else select.poll
-_LOOK_AGAIN = 0.2 if _SHARED else 200  # seconds here, milliseconds there
-_ONCE = select.EPOLLIN | select.EPOLLONESHOT if _SHARED else select.POLLIN
+_LOOK_AGAIN = 200  # milliseconds
 
 
 class Job(Generic[T]):
@@ -150,8 +145,7 @@ class Spawner:
         os.set_blocking(self._wake_r, False)
         os.set_blocking(self._wake_w, False)
         self._watched: dict[int, Callable[[int], None]] = {}
-        self._poll = _Poll()
-        self._poll.register(self._wake_r, select.POLLIN)
+        self._changes = 0  # of what is watched: threads that poll something else look at it anew
 
     # ------------------------------------------------------------------------------- from the loops
 
@@ -185,7 +179,7 @@ class Spawner:
                 return  # the loop of another thread was faster
             number = self._threads + 1
             name = f"procession-spawner-{number}"
-            threading.Thread(target=self._run, args=(number == 1,), name=name, daemon=True).start()
+            threading.Thread(target=self._run, name=name, daemon=True).start()
             self._threads = number
 
     def relieve(self) -> None:
@@ -198,18 +192,17 @@ class Spawner:
     def watch(self, pidfd: int, ended: Callable[[int], None]) -> None:
         """Calls ``ended(pidfd)`` in the thread once the process has ended, whatever becomes of any loop."""
         self._start()
-        self._watched[pidfd] = ended
-        self._poll.register(pidfd, _ONCE)
-        if not _SHARED:
-            self._sleeping = True  # the poll under way does not know of it yet
-            self._wake()
+        with self._lock:
+            self._watched[pidfd] = ended
+            self._changes += 1
+        self._sleeping = True  # the polls under way do not know of it yet; whoever is woken will
+        self._wake()
 
     def unwatch(self, pidfd: int) -> bool:
         """Takes a pidfd back; ``False`` when its process has been seen to end already."""
-        if self._watched.pop(pidfd, None) is None:
-            return False
-        self._poll.unregister(pidfd)
-        return True
+        with self._lock:
+            self._changes += 1
+            return self._watched.pop(pidfd, None) is not None
 
     # ------------------------------------------------------------------------------- in the thread
 
@@ -221,10 +214,15 @@ class Spawner:
             except BlockingIOError:
                 pass  # it has enough reasons to wake up already
 
-    def _run(self, primary: bool) -> None:
-        poll = self._poll if primary or _SHARED else _Poll()
-        if poll is not self._poll:
-            poll.register(self._wake_r, select.POLLIN)
+    def _poll(self) -> select.poll:
+        """All that any thread waits for: each of them watches everything, so that any of them may hang."""
+        poll = select.poll()
+        for fd in (self._wake_r, *self._watched.copy()):
+            poll.register(fd, select.POLLIN)
+        return poll
+
+    def _run(self) -> None:
+        poll, seen = select.poll(), -1
         while True:
             while self._jobs:
                 try:
@@ -239,6 +237,9 @@ class Spawner:
             if self._jobs:
                 continue
             # A loop closed before it took its answers tells nobody: only while some are under way, look again.
+            if seen != self._changes:
+                seen = self._changes
+                poll = self._poll()
             self._serve(poll.poll(_LOOK_AGAIN if self._unsettled else None))
             self._unsettled -= {inbox for inbox in self._unsettled.copy() if inbox.is_settled()}
 
@@ -264,10 +265,17 @@ class Spawner:
                 except BlockingIOError:
                     pass  # another thread has read it
                 continue
-            ended = self._watched.pop(fd, None)
+            with self._lock:  # another thread may have served it, and the number may be another process's by now
+                ended = self._watched.pop(fd, None) if _is_ready(fd) else None
+                self._changes += ended is not None
             if ended is not None:
-                self._poll.unregister(fd)
                 ended(fd)
+
+
+def _is_ready(fd: int) -> bool:
+    poll = select.poll()
+    poll.register(fd, select.POLLIN)
+    return any(event & select.POLLIN for _, event in poll.poll(0))
 
 
 _spawner: Spawner | None = None
@@ -291,8 +299,6 @@ def _forget() -> None:
     if old is not None:  # a forked child has the descriptors but not the thread
         os.close(old._wake_r)
         os.close(old._wake_w)
-        if _SHARED:
-            old._poll.close()
 
 
 if hasattr(os, "register_at_fork"):
