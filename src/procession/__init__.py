@@ -36,10 +36,12 @@ from procession.errors import SpawnError as SpawnError
 from procession.errors import SpawnFailure as SpawnFailure
 from procession.errors import StateError as StateError
 from procession.errors import StreamClosed as StreamClosed
+from procession.errors import SubscriptionLost as SubscriptionLost
 from procession.events import Event as Event
 from procession.events import Gap as Gap
 from procession.events import ProcessExited as ProcessExited
 from procession.events import ProcessSpawned as ProcessSpawned
+from procession.events import ProcessStopped as ProcessStopped
 from procession.events import StateChanged as StateChanged
 from procession.process import AsyncioLauncher as AsyncioLauncher
 from procession.process import Chunk as Chunk
@@ -50,6 +52,7 @@ from procession.process import PidfdLauncher as PidfdLauncher
 from procession.process import Pipeline as Pipeline
 from procession.process import PipelineCompleted as PipelineCompleted
 from procession.process import Process as Process
+from procession.process import Spawning as Spawning
 from procession.process import create_subprocess_exec as create_subprocess_exec
 from procession.process import create_subprocess_shell as create_subprocess_shell
 from procession.process import default_launcher as default_launcher

@@ -126,7 +126,8 @@ class StopReport:
         signalled: names of the signals sent, in order, each once.
         members: how many processes of the tree were seen besides the leader.
         escaped: those of them that had left the process group.
-        survived: what still lives; empty is the proof that nothing does.
+        survived: what still lives; empty is the proof that nothing does, if it is ``verified``.
+        verified: whether the tree could be looked through (``/proc`` may be out of reach).
         forced: whether SIGKILL was needed.
         duration: seconds from the wish to the proof.
         exit: how the leader ended; ``None`` when it could not be killed in time.
@@ -138,14 +139,15 @@ class StopReport:
     members: int = 0
     escaped: tuple[ProcessRef, ...] = ()
     survived: tuple[ProcessRef, ...] = ()
+    verified: bool = True
     forced: bool = False
     duration: float = 0.0
     exit: Exit | None = None
 
     @property
     def is_clean(self) -> bool:
-        """Whether nothing survived."""
-        return not self.survived
+        """Whether nothing survived, and that is certain."""
+        return self.verified and not self.survived
 
     def __str__(self) -> str:
         parts = [f"{self.id}: {self.exit or 'still alive'} in {self.duration * 1000:.0f} ms"]
@@ -156,6 +158,8 @@ class StopReport:
             parts.append("escaped and ended: " + ", ".join(map(str, self.escaped)))
         if self.survived:
             parts.append("SURVIVED: " + ", ".join(map(str, self.survived)))
+        if not self.verified:
+            parts.append("NOT VERIFIED: the tree could not be looked through")
         return "; ".join(parts)
 
 

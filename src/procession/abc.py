@@ -9,7 +9,7 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 from procession._core.machine import Transitions
-from procession._types import Containment, Exit, ProcessRef, ProcessState
+from procession._types import Containment, Exit, ProcessRef, ProcessState, StopReport
 
 if TYPE_CHECKING:
     from procession.command import Command
@@ -193,6 +193,9 @@ class Entry(Protocol):
 
     def exited(self, exit: Exit) -> None:
         """It was reaped: → exited. The one and only announcement of its end."""
+
+    def stopped(self, report: StopReport) -> None:
+        """A stop of it and its tree is over; may be said more than once, before and after its exit."""
 
 
 class Registrar(Protocol):

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from procession._types import Containment, Exit
+from procession._types import Containment, Exit, StopReport
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,6 +61,13 @@ class ProcessExited(Event):
     pid: int
     exit: Exit
     uptime: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ProcessStopped(Event):
+    """A stop of a process and its tree is over; ``report`` proves what was done, escaped and survived."""
+
+    report: StopReport
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

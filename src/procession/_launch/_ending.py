@@ -30,6 +30,7 @@ class Ending:
     seen: dict[tuple[int, int], ProcessRef] = field(default_factory=dict)
     escaped: dict[tuple[int, int], ProcessRef] = field(default_factory=dict)
     survived: list[ProcessRef] = field(default_factory=list)
+    verified: bool = True
     forced: bool = False
 
     def sent(self, signum: int) -> None:
@@ -91,9 +92,14 @@ class _Tree:
     async def _members(self) -> Sequence[Member]:
         while True:
             try:
-                return await self.handle.members()
+                members = await self.handle.members()
             except asyncio.CancelledError:
                 continue  # see end_tree
+            except OSError:  # what could not be looked through is no proof
+                self.ending.verified = False
+                return ()
+            self.ending.verified = True
+            return members
 
     async def all_gone(self, deadline: float, *, leader_only: bool = False) -> bool:
         """Waits until the leader and every held member have ended, at most until ``deadline``."""

@@ -16,7 +16,7 @@ from procession._launch._handle import PidfdHandle, RealHandle, ThreadHandle
 from procession._launch._plan import Child, Plan
 from procession._launch._watchdog import Watchdog
 from procession._linux import _pidfd
-from procession.errors import ConfigError
+from procession.errors import ConfigError, SpawnError, SpawnFailure
 
 if TYPE_CHECKING:
     from procession.command import Command
@@ -29,7 +29,7 @@ class _ThreadedLauncher:
     _handle: type[RealHandle] = RealHandle
 
     def __init__(self, *, spawn_timeout: float = 30.0) -> None:
-        if not spawn_timeout > 0:
+        if isinstance(spawn_timeout, bool) or not isinstance(spawn_timeout, (int, float)) or not spawn_timeout > 0:
             raise ConfigError("spawn_timeout", spawn_timeout, "a number of seconds above 0 is needed")
         self.spawn_timeout = spawn_timeout
         self._watchdogs: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, Watchdog] = weakref.WeakKeyDictionary()
@@ -79,8 +79,12 @@ class _ThreadedLauncher:
         """Takes hold of the child; when the loop refuses to watch it, it is ended here and now."""
         try:
             return self._handle(plan, child, loop)
-        except BaseException:
+        except BaseException as error:
             plan.dispose(child)
+            if isinstance(error, OSError) and not isinstance(error, SpawnError):  # epoll has a limit too
+                raise spawn_error(error, plan.command, plan.program) from None
+            if isinstance(error, RuntimeError):  # threading's word for the limit of threads
+                raise SpawnError.of(SpawnFailure.PROCESS_LIMIT, plan.command) from error
             raise
 
     def _watchdog(self, loop: asyncio.AbstractEventLoop) -> Watchdog:

@@ -1,13 +1,17 @@
 """Orphans of our children, adopted and reaped – only when asked for, and only what nobody else reaps.
 
 Without it an orphan goes to process 1, which reaps it; in a container process 1 is often us. The moment
-at which descendants can become our children is the end of one of ours, so every end has the scanner look
-once for children of ours that we did not start: they carry our cookie, but are not its leader.
+at which descendants can become our children is the end of one of ours, so every end has us look for
+children of ours that we did not start: they carry our cookie, but are not its leader. Only the living can
+show their cookie. Hence the look is taken there and then, before anybody is told of the end: whoever is
+told may have the orphans ended, and a moment later nothing would tell them from the children of others.
 """
 
 from __future__ import annotations
 
 import os
+import threading
+from collections.abc import Iterable
 
 from procession._launch import _live, _scanner, _spawner
 from procession._launch._owner import owner
@@ -16,6 +20,7 @@ from procession._linux._subreaper import become_subreaper
 from procession.errors import StateError
 
 _adopted: set[int] = set()
+_looking = threading.Lock()  # the loops' threads, the spawner's and the scanner's
 
 
 def reap_orphans() -> None:
@@ -32,42 +37,62 @@ def reap_orphans() -> None:
     if not (_pidfd.has_pidfd() and _proc.has_proc()):
         raise StateError("reaping orphans needs pidfds and /proc (Linux 5.4)")
     become_subreaper()
-    _live.on_end = _look_soon
-    _look_soon()
+    _live.on_end = _look_now
+    _look_now()
 
 
-def _look_soon() -> None:
-    _scanner.soon(_look)
+def _look_now() -> None:
+    """Where it cannot be done now, the scanner's thread does it. Never raises: an end must be told of."""
+    try:
+        _look()
+    except OSError:
+        _scanner.soon(_look)
 
 
 def _look() -> None:
-    """In the scanner's thread."""
-    me, token = os.getpid(), owner().token.encode()
-    for pid in _proc.pids():
-        seen = _proc.stat(pid)
-        if seen is None or seen.ppid != me or pid in _adopted or seen.state in "ZX":
-            continue
-        ids = _proc.cookies(pid)
-        if not ids or token not in _proc.owners(pid):
-            continue
-        id = ids[-1].decode()
-        if id in _live.starting or _live.leaders.get(id) == pid:
-            continue  # a child of ours, which has its own watcher
-        try:
-            pidfd = os.pidfd_open(pid)
-        except OSError:
-            continue
-        again = _proc.stat(pid)
+    with _looking:
+        me, token = os.getpid(), owner().token.encode()
+        for pid in _children(me):
+            if pid in _adopted:
+                continue
+            seen = _proc.stat(pid)
+            if seen is not None and seen.ppid == me and _is_orphan(seen, token):
+                _adopt(seen)
+
+
+def _children(me: int) -> Iterable[int]:
+    """Those who may be children of ours; orphans are given to the first thread, ours are made in another."""
+    listed = _proc.children(me)
+    return _proc.pids() if listed is None else listed
+
+
+def _is_orphan(seen: _proc.Stat, token: bytes) -> bool:
+    if seen.state in "ZX":
+        return False  # nothing tells it from the children of others
+    ids = _proc.cookies(seen.pid)
+    if not ids or token not in _proc.owners(seen.pid):
+        return False
+    id = ids[-1].decode()
+    return id not in _live.starting and _live.leaders.get(id) != seen.pid  # else it has its own watcher
+
+
+def _adopt(seen: _proc.Stat) -> None:
+    pidfd = _reserve.spend(lambda: os.pidfd_open(seen.pid))
+    try:
+        again = _proc.stat(seen.pid)
         if again is None or again.started != seen.started:
-            os.close(pidfd)
-            continue
-        _adopted.add(pid)
-        _spawner.spawner().watch(pidfd, lambda fd, pid=pid: _reap(fd, pid))  # type: ignore[misc]
+            raise ProcessLookupError
+        _adopted.add(seen.pid)
+        _spawner.spawner().watch(pidfd, lambda fd: _reap(fd, seen.pid))
+    except BaseException:
+        _adopted.discard(seen.pid)
+        os.close(pidfd)
+        raise
 
 
 def _reap(pidfd: int, pid: int) -> None:
     """In the spawner's thread: it has ended, and its own children may have become ours."""
+    _look_now()
     _pidfd.reap(pidfd)
     os.close(pidfd)
     _adopted.discard(pid)
-    _look_soon()

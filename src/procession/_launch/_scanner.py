@@ -23,6 +23,9 @@ _starting = threading.Lock()
 async def find(wanted: Wanted) -> Sequence[Found]:
     """What lives of one process's tree, seen by a pass that began after this call.
 
+    Raises:
+        OSError: ``/proc`` could not be looked through.
+
     Cancellation: safe; pidfds found meanwhile are closed.
     """
     loop = asyncio.get_running_loop()
@@ -39,7 +42,7 @@ async def find(wanted: Wanted) -> Sequence[Found]:
     try:
         return await future
     except asyncio.CancelledError:
-        if future.done() and not future.cancelled():
+        if future.done() and not future.cancelled() and future.exception() is None:
             _close(future.result())
         raise
 
@@ -76,10 +79,12 @@ def _run(queue: SimpleQueue[_Request | Callable[[], None]]) -> None:
         del items
         if not requests:
             continue
+        failure: OSError | None = None
         try:
             found = scan([request[0] for request in requests])
         except Exception as error:  # noqa: BLE001 - as above; who asked must get an answer
             _log.error("the trees of %d processes could not be looked through: %r", len(requests), error)
+            failure = error if isinstance(error, OSError) else OSError(f"looking through /proc failed: {error!r}")
             found = {}
         _reserve.fill()
         answers = []  # all of them before the first is handed out, which may be closed at once
@@ -92,17 +97,19 @@ def _run(queue: SimpleQueue[_Request | Callable[[], None]]) -> None:
             answers.append((loop, future, mine))
         for loop, future, mine in answers:
             try:
-                loop.call_soon_threadsafe(_answer, future, mine)
+                loop.call_soon_threadsafe(_answer, future, mine, failure)
             except RuntimeError:  # the loop is closed
                 _live.count_in_flight(-1)
                 _close(mine)
         del requests, found, answers
 
 
-def _answer(future: asyncio.Future[list[Found]], found: list[Found]) -> None:
+def _answer(future: asyncio.Future[list[Found]], found: list[Found], failure: OSError | None) -> None:
     _live.count_in_flight(-1)
     if future.done():
         _close(found)
+    elif failure is not None:
+        future.set_exception(failure)
     else:
         future.set_result(found)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from procession._core.machine import Machine
-from procession._types import Exit, ProcessState
+from procession._types import Exit, ProcessState, StopReport
 from procession.abc import PROCESS_MOVES, ProcessHandle
 
 
@@ -31,6 +31,9 @@ class SoloEntry:
     def to(self, state: ProcessState, reason: str = "") -> None:
         """Any other move."""
         self._machine.to(state, reason)
+
+    def stopped(self, report: StopReport) -> None:
+        """Nobody to tell."""
 
     def exited(self, exit: Exit) -> None:
         """→ exited."""

@@ -14,8 +14,8 @@ from procession._core.aio import finish, wait_until
 from procession._types import Completed, Exit, StopReport
 from procession.errors import ConfigError, ExecutionTimeout, SpawnError, SpawnFailure, StateError, StreamClosed
 from procession.process._collect import Collector
-from procession.process._run import LINGER
 from procession.process._sink import Input, Writer, check_input
+from procession.process._source import LINGER
 from procession.process._spawn import Spawning
 
 if TYPE_CHECKING:
@@ -132,19 +132,25 @@ class Flow:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        if self._feeder is not None and not self._feeder.done():
-            self._feeder.cancel()
-            await asyncio.wait((self._feeder,))
-        if error is None and self.last._has_said_all():
-            deadline = asyncio.get_running_loop().time() + 1.0
-            for process in self.processes:
-                await process._ends_by_itself(max(0.0, deadline - asyncio.get_running_loop().time()))
+        cancelled = None
+        try:
+            if self._feeder is not None and not self._feeder.done():
+                self._feeder.cancel()
+                await asyncio.wait((self._feeder,))
+            if error is None and self.last._has_said_all():
+                deadline = asyncio.get_running_loop().time() + 1.0
+                for process in self.processes:
+                    await process._ends_by_itself(max(0.0, deadline - asyncio.get_running_loop().time()))
+        except asyncio.CancelledError as stop:  # a program that cancels all of its tasks: no more time, but a stop
+            cancelled = stop
         if self.last.stdout is not None:
             self.last.stdout.close()  # whoever still writes gets SIGPIPE, as in a shell
         for process in self.processes:
             if process.is_running:
                 process._stop().begin(process.command.grace)  # all at once; the stack then waits for each
         await stack.__aexit__(kind, error, trace)
+        if cancelled is not None:
+            raise cancelled
 
     async def stop(self, grace: float | None) -> tuple[StopReport, ...]:
         """Stops all stages at once.
@@ -212,7 +218,7 @@ class Flow:
             reports = await self.stop(None)
             completed = self._completed(collected)[self.processes.index(running)]
             report = reports[self.processes.index(running)]
-            raise ExecutionTimeout(timeout, running.command, "run", completed, report)
+            raise ExecutionTimeout(timeout, completed.command, "run", completed, report)
         for process in self.processes:
             if process.timed_out:
                 await process.wait()
@@ -222,12 +228,12 @@ class Flow:
 
     def _completed(self, collected: list[tuple[Collector | None, Collector | None]]) -> tuple[Completed, ...]:
         results = []
-        for process, (out, err) in zip(self.processes, collected, strict=True):
+        for stage, process, (out, err) in zip(self._stages, self.processes, collected, strict=True):
             exit = process.exit or Exit(None)
             pair = [item for item in (out, err) if item is not None]
             results.append(
                 Completed(
-                    command=process.command,
+                    command=stage,  # as it was written, without the descriptors of this run
                     id=process.id,
                     pid=process.pid,
                     returncode=exit.returncode,

@@ -10,23 +10,20 @@ from typing import TYPE_CHECKING, Literal
 from procession._core.aio import wait_until
 from procession._fields import signal_number
 from procession._types import Containment, Exit, ProcessRef, ProcessState, StopReport, Stream
-from procession.errors import ConfigError, ExecutionTimeout
+from procession.errors import ConfigError, ExecutionTimeout, InvalidTransition
 from procession.process._communicator import Communicator
 from procession.process._lines import Line, lines
 from procession.process._merge import merged
 from procession.process._reach import Reach
 from procession.process._sink import Writer
-from procession.process._source import Source
+from procession.process._source import LINGER, Source
 from procession.process._stop import Stopper
 
 if TYPE_CHECKING:
-    from procession.abc import Entry, ProcessHandle
+    from procession.abc import Entry, Inlet, ProcessHandle
     from procession.command import Command
 
 Which = Literal["stdout", "stderr", "both"]
-
-_PATIENCE = 0.25
-"""Seconds for which, after the end of a process, somebody who talks with it waits for one more word."""
 
 
 class Process:
@@ -70,11 +67,16 @@ class Process:
         self.ended_at = self._loop.time()
         if self._timer is not None:
             self._timer.cancel()
-        self._entry.exited(exit)
-        waiters, self._waiters = self._waiters, []
-        for waiter in waiters:
-            if not waiter.done():
-                waiter.set_result(None)
+        for source in (self._stdout, self._stderr):
+            if source is not None:
+                source.bound(LINGER)
+        try:
+            self._entry.exited(exit)
+        finally:  # whatever a registry thinks of it
+            waiters, self._waiters = self._waiters, []
+            for waiter in waiters:
+                if not waiter.done():
+                    waiter.set_result(None)
 
     def _let_go(self) -> None:
         """The block is left: whoever still reads or writes is told so, and every descriptor is closed."""
@@ -178,15 +180,21 @@ class Process:
     def stdout(self) -> Source | None:
         """Reads its stdout, when that is a pipe or a terminal."""
         if self._stdout is None and self._handle.stdout is not None:
-            self._stdout = Source(self._handle.stdout, Stream.STDOUT, self._loop)
+            self._stdout = self._source(self._handle.stdout, Stream.STDOUT)
         return self._stdout
 
     @property
     def stderr(self) -> Source | None:
         """Reads its stderr, when that is a pipe."""
         if self._stderr is None and self._handle.stderr is not None:
-            self._stderr = Source(self._handle.stderr, Stream.STDERR, self._loop)
+            self._stderr = self._source(self._handle.stderr, Stream.STDERR)
         return self._stderr
+
+    def _source(self, inlet: Inlet, stream: Stream) -> Source:
+        source = Source(inlet, stream, self._loop)
+        if self._handle.exit is not None:
+            source.bound(LINGER)
+        return source
 
     def _sources(self, which: Which) -> list[Source]:
         if which not in ("stdout", "stderr", "both"):
@@ -212,7 +220,8 @@ class Process:
     ) -> AsyncIterator[Line]:
         """Iterates over the lines of what it writes, as they arrive.
 
-        A slow reader makes the process wait, never our memory grow. The iteration may be left early
+        The iteration ends with the output; once the process has ended, also after 0.25 s of silence, though a
+        descendant may hold its pipe open. A slow reader makes the process wait, never our memory grow. The iteration may be left early
         and taken up again; nothing is lost in between.
 
         Args:
@@ -269,8 +278,6 @@ class Process:
         Raises:
             StreamClosed: at first use, when a stream it needs is not a pipe.
         """
-        if (stdout := self.stdout) is not None:
-            self._handle.on_exit(lambda _: stdout.bound(_PATIENCE))
         return Communicator(self, encoding=encoding, errors=errors, max_line=max_line)
 
     def resize(self, rows: int, columns: int) -> None:
@@ -380,8 +387,11 @@ class Process:
             ProcessLookupError: it has ended.
             InvalidTransition: it is being stopped for good.
         """
+        state = self._entry.state
+        if state is ProcessState.STOPPING:  # nothing may freeze what is being stopped
+            raise InvalidTransition(self.id, state, ProcessState.SUSPENDED)
         reach = self._alive(signal.SIGSTOP)
-        if self._entry.state is not ProcessState.SUSPENDED:
+        if state is not ProcessState.SUSPENDED:
             self._entry.to(ProcessState.SUSPENDED, "suspend")
         return reach
 

@@ -12,15 +12,13 @@ from procession._types import Completed, Exit, StopReport
 from procession.errors import ConfigError, ExecutionTimeout, ExitError, SignaledError, StreamClosed
 from procession.process._collect import Collector
 from procession.process._sink import Input, Writer, check_input
+from procession.process._source import LINGER
 from procession.process._spawn import Spawning
 
 if TYPE_CHECKING:
     from procession.abc import Launcher, Registrar
     from procession.command import Command
     from procession.process._process import Process
-
-LINGER = 0.25
-"""Seconds that output may still come after the end, when a descendant holds the pipes open."""
 
 _RUN_KILL_BOUND = 0.6
 """At a timeout: what SIGKILL may take, so that with ``LINGER`` a run ends within timeout + grace + 1 s."""

@@ -19,6 +19,9 @@ from procession.process._collect import READ, Spill, Tail
 if TYPE_CHECKING:
     from procession.abc import Inlet
 
+LINGER = 0.25
+"""Seconds of silence after which the output of a process that has ended is over, though a descendant holds its pipe."""
+
 _TURNS = 32  # reads in a row without suspension before the loop gets its turn
 _BURST = 8  # reads in one callback when nobody waits
 

@@ -15,6 +15,9 @@ if TYPE_CHECKING:
     from procession.command import Command
 
 
+_BEING_STOPPED = (ProcessState.STOPPING, ProcessState.UNKILLABLE)
+
+
 class Stopper:
     """Ends one tree. Created at the first wish to do so."""
 
@@ -41,7 +44,7 @@ class Stopper:
         """The same without waiting. ``whole=False`` leaves alone what has left the process group."""
         now = self._loop.time()
         if self._task is None or self._task.done():
-            if self._handle.exit is None and self._entry.state is not ProcessState.UNKILLABLE:
+            if self._handle.exit is None and self._entry.state not in _BEING_STOPPED:
                 self._entry.to(ProcessState.STOPPING, "stop")
             self._hurry = Latch(loop=self._loop)
             self._deadline = now + grace
@@ -77,6 +80,7 @@ class Stopper:
         if was is not None and not ending.signalled and self._handle.exit is not None and not ending.survived:
             return was  # a second look found nothing to do: the first report stands
         self.report = report
+        self._entry.stopped(report)
         return report
 
     def _report(self, ending: Ending, duration: float) -> StopReport:
@@ -87,6 +91,7 @@ class Stopper:
             members=len(ending.seen),
             escaped=tuple(ending.escaped.values()),
             survived=tuple(ending.survived),
+            verified=ending.verified,
             forced=ending.forced,
             duration=duration,
             exit=self._handle.exit,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from procession._types import Exit, ProcessState
+from procession._types import Exit, ProcessState, StopReport
 from procession.registry._records import ProcessRecord
 
 if TYPE_CHECKING:
@@ -87,6 +87,14 @@ class RegistryEntry:
             InvalidTransition: it never ran, or its end was announced before.
         """
         self._ledger.exited(self.record, exit)
+
+    def stopped(self, report: StopReport) -> None:
+        """A stop of it and its tree is over: kept in the record, published as one ``ProcessStopped``.
+
+        Args:
+            report: what was done, what had escaped, what survived.
+        """
+        self._ledger.stopped(self.record, report)
 
     def __repr__(self) -> str:
         return f"<RegistryEntry of {self.record!r}>"

@@ -7,11 +7,11 @@ from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
-from procession._types import NAME_PATTERN, Exit, ProcessState
+from procession._types import NAME_PATTERN, Exit, ProcessState, StopReport
 from procession.abc import PROCESS_MOVES
 from procession.command import Command
 from procession.errors import Closed, ConfigError, InvalidTransition
-from procession.events import ProcessExited, ProcessSpawned, StateChanged
+from procession.events import ProcessExited, ProcessSpawned, ProcessStopped, StateChanged
 from procession.registry._bus import EventBus
 from procession.registry._entry import RegistryEntry
 from procession.registry._index import Index
@@ -29,6 +29,7 @@ _set_handle = writer("handle")
 _set_exit = writer("exit")
 _set_spawned_at = writer("spawned_at")
 _set_exited_at = writer("exited_at")
+_set_report = writer("report")
 _set_counters = writer("_counters")
 
 _STARTING, _RUNNING = ProcessState.STARTING, ProcessState.RUNNING
@@ -144,6 +145,12 @@ class Ledger:
             event = ProcessExited(id=record.id, owner=record.owner, pid=pid, exit=exit, uptime=uptime)
             self._bus.publish(event)
         self._trim()
+
+    def stopped(self, record: ProcessRecord, report: StopReport) -> None:
+        """Keeps the proof of a stop and publishes ``ProcessStopped``."""
+        _set_report(record, report)
+        if self._bus.wants(ProcessStopped):
+            self._bus.publish(ProcessStopped(id=record.id, owner=record.owner, report=report))
 
     def count(self, record: ProcessRecord, name: str, n: int) -> int:
         """Adds to one counter of a record and returns its new value."""

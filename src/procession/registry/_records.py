@@ -8,7 +8,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from procession._core.machine import Machine
-from procession._types import Containment, Exit, ProcessState
+from procession._types import Containment, Exit, ProcessState, StopReport
 from procession.abc import PROCESS_MOVES
 from procession.command import Command
 
@@ -38,6 +38,7 @@ class ProcessRecord:
         containment: the rung in force; ``None`` before it was spawned.
         handle: the live handle; ``None`` before the spawn and after the exit.
         exit: how it ended; ``None`` until then.
+        report: the proof of the last stop of it and its tree, or ``None``.
         spawned_at: when it was spawned or adopted, or ``None``.
         exited_at: when it exited or failed to start, or ``None``.
     """
@@ -55,6 +56,7 @@ class ProcessRecord:
     containment: Containment | None
     handle: ProcessHandle | None
     exit: Exit | None
+    report: StopReport | None
     spawned_at: float | None
     exited_at: float | None
     _machine: Machine[ProcessState]
@@ -101,7 +103,7 @@ def writer(name: str) -> Callable[[ProcessRecord, Any], None]:
 
 _GIVEN = tuple(map(writer, ("id", "name", "owner", "command", "adopted", "created_at", "_clock")))
 _UNKNOWN = tuple(
-    map(writer, ("pid", "containment", "handle", "exit", "spawned_at", "exited_at", "_counters")),
+    map(writer, ("pid", "containment", "handle", "exit", "report", "spawned_at", "exited_at", "_counters")),
 )
 _set_state, _set_reason, _set_started, _set_machine = map(writer, ("state", "reason", "started", "_machine"))
 
