@@ -179,7 +179,7 @@ class Spawner:
                 return  # the loop of another thread was faster
             number = self._threads + 1
             name = f"procession-spawner-{number}"
-            threading.Thread(target=self._run, name=name, daemon=True).start()
+            threading.Thread(target=self._run, args=(number == 1,), name=name, daemon=True).start()
             self._threads = number
 
     def relieve(self) -> None:
@@ -221,7 +221,7 @@ class Spawner:
             poll.register(fd, select.POLLIN)
         return poll
 
-    def _run(self) -> None:
+    def _run(self, _primary: bool) -> None:
         poll, seen = select.poll(), -1
         while True:
             while self._jobs:
