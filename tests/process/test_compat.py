@@ -178,7 +178,7 @@ async def test_wait_after_kill_takes_no_longer_for_a_grandchild() -> None:
     process.kill()
     began = time.perf_counter()
     assert await process.wait() == -signal.SIGKILL
-    assert time.perf_counter() - began < 0.05
+    assert time.perf_counter() - began < 0.25  # half of what the grandchild takes
     await process.stdout.read()
 
 

@@ -24,6 +24,7 @@ from procession import (
     ProcessRegistry,
     ProcessSpawned,
     ProcessState,
+    ProcessStopped,
     SpawnError,
     StateChanged,
     run,
@@ -229,8 +230,8 @@ async def test_the_events_of_one_life():
             process.resume()
             await process.stop()
         events: list[Any] = registry.history(ProcessSpawned, StateChanged, ProcessExited, id=process.id)
-        assert [type(event) for event in events] == [ProcessSpawned, *[StateChanged] * 3, ProcessExited]
-        spawned, suspended, resumed, stopping, exited = events
+        assert [type(event) for event in events] == [ProcessSpawned, *[StateChanged] * 3, ProcessExited, ProcessStopped]
+        spawned, suspended, resumed, stopping, exited, stopped = events
         assert (spawned.pid, spawned.name, spawned.owner) == (process.pid, process.name, "me")
         assert spawned.containment == process.containment
         assert [(event.old, event.new) for event in (suspended, resumed, stopping)] == [
@@ -238,6 +239,7 @@ async def test_the_events_of_one_life():
         ]  # fmt: skip
         assert exited.exit == process.exit
         assert exited.uptime > 0
+        assert stopped.report == process.report
         assert [event.seq for event in events] == sorted({event.seq for event in events})
         assert all(one.at <= other.at for one, other in itertools.pairwise(events))
         assert all(event.wall > 1.6e9 for event in events)

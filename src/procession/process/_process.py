@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Literal
 from procession._core.aio import wait_until
 from procession._fields import signal_number
 from procession._types import Containment, Exit, ProcessRef, ProcessState, StopReport, Stream
-from procession.errors import ConfigError, ExecutionTimeout, InvalidTransition
+from procession.errors import ConfigError, ExecutionTimeout
 from procession.process._communicator import Communicator
 from procession.process._lines import Line, lines
 from procession.process._merge import merged
@@ -388,8 +388,8 @@ class Process:
             InvalidTransition: it is being stopped for good.
         """
         state = self._entry.state
-        if state is ProcessState.STOPPING:  # nothing may freeze what is being stopped
-            raise InvalidTransition(self.id, state, ProcessState.SUSPENDED)
+        if state is ProcessState.STOPPING:  # nothing may freeze what is being stopped: refused, with the story
+            self._entry.to(ProcessState.SUSPENDED, "suspend")
         reach = self._alive(signal.SIGSTOP)
         if state is not ProcessState.SUSPENDED:
             self._entry.to(ProcessState.SUSPENDED, "suspend")
