@@ -229,7 +229,7 @@ async def test_the_events_of_one_life():
             process.suspend()
             process.resume()
             await process.stop()
-        events: list[Any] = registry.history(ProcessSpawned, StateChanged, ProcessExited, id=process.id)
+        events: list[Any] = registry.history(id=process.id)
         assert [type(event) for event in events] == [ProcessSpawned, *[StateChanged] * 3, ProcessExited, ProcessStopped]
         spawned, suspended, resumed, stopping, exited, stopped = events
         assert (spawned.pid, spawned.name, spawned.owner) == (process.pid, process.name, "me")
