@@ -21,11 +21,7 @@ def exported(module: ModuleType) -> dict[str, Any]:
     names = getattr(module, "__all__", None)
     if names is not None:
         return {name: getattr(module, name) for name in names}
-    return {
-        name: value
-        for name, value in vars(module).items()
-        if not name.startswith("_") and _is_of(value, module)
-    }
+    return {name: value for name, value in vars(module).items() if not name.startswith("_") and _is_of(value, module)}
 
 
 def _is_of(value: Any, module: ModuleType) -> bool:
