@@ -98,7 +98,7 @@ def test_guardian_and_library_threads_are_allowed() -> None:
 def test_escaped_process_is_found_by_its_cookie() -> None:
     audit = LeakAudit.start()
     program = "setsid sh -c 'echo $$; exec sleep 60' & wait"
-    env = {**os.environ, **owner().cookies("escaped")}
+    env = {**os.environb, **owner().cookies("escaped")}
     parent = subprocess.Popen(["sh", "-c", program], env=env, stdout=subprocess.PIPE, text=True)
     assert parent.stdout is not None
     escaped = int(parent.stdout.readline())
