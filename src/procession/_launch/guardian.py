@@ -102,7 +102,7 @@ def carries(pid: str, needle: bytes, token: bytes) -> bool:
     for _ in range(1000):
         try:
             data = read_all(f"/proc/{pid}/environ")
-            if data or not in_exec(pid):
+            if data or not has_variables(pid):
                 break
         except OSError:
             return False
@@ -124,11 +124,15 @@ def read_all(path: str) -> bytes:
         os.close(fd)
 
 
-def in_exec(pid: str) -> bool:
-    """Whether it has memory (field 23 of its stat), but no variables in it yet (field 51), see proc(5)."""
+def has_variables(pid: str) -> bool:
+    """Whether one that seemed to have no variables has some, or is about to, see proc(5).
+
+    Between two programs it has memory (field 23 of its stat), but no variables in it yet (fields 50 and 51).
+    If it has them now, they were asked for in the memory of the program before.
+    """
     data = read_all(f"/proc/{pid}/stat")
     fields = data[data.rindex(b")") + 2 :].split()
-    return len(fields) > 48 and fields[20] != b"0" and fields[48] == b"0"
+    return len(fields) > 48 and fields[20] != b"0" and (fields[48] == b"0" or fields[47] != fields[48])
 
 
 def wait_for(victims: list[int]) -> None:

@@ -118,19 +118,23 @@ def _environ(pid: int) -> bytes | None:
     """The variables a process was started with; waits out an ``execve`` during which it seems to have none."""
     for _ in range(_EXEC_YIELDS):
         data = _read(f"/proc/{pid}/environ", 1 << 17)
-        if data or data is None or not _in_exec(pid):
+        if data or data is None or not _has_variables(pid):
             return data
         os.sched_yield()
     return None
 
 
-def _in_exec(pid: int) -> bool:
-    """Whether it is between two programs: it has memory (field 23), but no variables in it yet (field 51)."""
+def _has_variables(pid: int) -> bool:
+    """Whether a process that seemed to have no variables has some, or is about to.
+
+    Between two programs it has memory (field 23), but no variables in it yet (fields 50 and 51). If it has them
+    now, they were asked for in the memory of the program before, which was just being given up.
+    """
     data = _read(f"/proc/{pid}/stat", 4096)
     if not data:
         return False
     fields = data[data.rindex(b")") + 2 :].split()
-    return len(fields) > 48 and fields[20] != b"0" and fields[48] == b"0"
+    return len(fields) > 48 and fields[20] != b"0" and (fields[48] == b"0" or fields[47] != fields[48])
 
 
 def pids() -> Iterator[int]:
