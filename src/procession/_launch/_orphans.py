@@ -11,11 +11,10 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Iterable
 
 from procession._launch import _live, _scanner, _spawner
 from procession._launch._owner import owner
-from procession._linux import _pidfd, _proc
+from procession._linux import _pidfd, _proc, _reserve
 from procession._linux._subreaper import become_subreaper
 from procession.errors import StateError
 
@@ -28,6 +27,7 @@ def reap_orphans() -> None:
 
     For programs that run as process 1 of a container, or want no stray descendant to leave them. Only
     processes that carry our cookie are touched; children started by other libraries are left to those.
+    From then on the end of each child costs a look through ``/proc`` on the thread of its loop.
     May be called more than once.
 
     Raises:
@@ -45,25 +45,21 @@ def _look_now() -> None:
     """Where it cannot be done now, the scanner's thread does it. Never raises: an end must be told of."""
     try:
         _look()
-    except OSError:
+    except (OSError, RuntimeError):  # no descriptor is left, or no thread
         _scanner.soon(_look)
 
 
 def _look() -> None:
     with _looking:
         me, token = os.getpid(), owner().token.encode()
-        for pid in _children(me):
-            if pid in _adopted:
-                continue
+        for pid in _proc.pids():
             seen = _proc.stat(pid)
-            if seen is not None and seen.ppid == me and _is_orphan(seen, token):
+            if seen is None or seen.ppid != me or pid in _adopted or not _is_orphan(seen, token):
+                continue
+            try:
                 _adopt(seen)
-
-
-def _children(me: int) -> Iterable[int]:
-    """Those who may be children of ours; orphans are given to the first thread, ours are made in another."""
-    listed = _proc.children(me)
-    return _proc.pids() if listed is None else listed
+            except ProcessLookupError:
+                continue  # somebody else has reaped it
 
 
 def _is_orphan(seen: _proc.Stat, token: bytes) -> bool:
@@ -91,8 +87,20 @@ def _adopt(seen: _proc.Stat) -> None:
 
 
 def _reap(pidfd: int, pid: int) -> None:
-    """In the spawner's thread: it has ended, and its own children may have become ours."""
+    """In the spawner's thread: it has ended, and its own children have become ours."""
+    _adopted.discard(pid)  # before the number can be another's
     _look_now()
     _pidfd.reap(pidfd)
     os.close(pidfd)
-    _adopted.discard(pid)
+
+
+def _forget() -> None:
+    """In a child made by ``os.fork``: it has not asked for it, and is not the reaper."""
+    global _looking
+    _looking = threading.Lock()
+    _adopted.clear()
+    _live.on_end = None
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forget)
