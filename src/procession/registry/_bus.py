@@ -58,6 +58,7 @@ class EventBus:
         self._by_id: dict[str, Channel] = {}
         self._by_owner: dict[str, Channel] = {}
         self._by_label: dict[Any, Channel] = {}
+        self._labelled = 0  # listeners with a label among their filters, also those found by id or owner
         self._heard: dict[type[Event], int] = {}
         self._wanted: dict[type[Event], bool] = {}
         self._closed = False
@@ -111,7 +112,7 @@ class EventBus:
             _set_cause(event, self._handling)
         self._keep(event)
         if self._everybody:
-            self._pending.append((event, self._labels_of(event.id) if self._by_label else _NO_LABELS))
+            self._pending.append((event, self._labels_of(event.id) if self._labelled else _NO_LABELS))
             if not self._busy:
                 self._drain()
         return seq
@@ -228,6 +229,7 @@ class EventBus:
             channel = _channel(self._by_owner, owner)
         channel.add(made)
         self._everybody[self._serial] = made
+        self._labelled += bool(terms)
         for kind in made.types:
             self._heard[kind] = self._heard.get(kind, 0) + 1
         self._wanted.clear()
@@ -237,6 +239,7 @@ class EventBus:
         if listener._channel is not None:
             listener._channel.discard(listener)
         del self._everybody[listener._order & 0xFFFFFFFFFFFF]
+        self._labelled -= bool(listener._terms)
         for kind in listener.types:
             self._heard[kind] -= 1
             if not self._heard[kind]:

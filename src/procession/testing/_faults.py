@@ -26,7 +26,8 @@ _EXEMPT = (1 << 21) | (1 << 24)  # CAP_SYS_ADMIN, CAP_SYS_RESOURCE
 def fd_limit(n_free: int) -> Iterator[int]:
     """Leaves room for exactly ``n_free`` more file descriptors; the next one fails with EMFILE.
 
-    What is open already stays open and usable.
+    What is open already stays open and usable, and room that is made by closing something can be used again, as
+    in a program that has really used up its descriptors.
 
     Args:
         n_free: how many more may be opened.
@@ -36,15 +37,19 @@ def fd_limit(n_free: int) -> Iterator[int]:
     """
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     used = _open_fds()
-    number = free = 0
-    while free < n_free or number in used:
-        free += number not in used
-        number += 1
+    number = max(used) + 1
+    free = number - len(used)
+    number += max(0, n_free - free)
     resource.setrlimit(resource.RLIMIT_NOFILE, (number, hard))
+    taken: list[int] = []
     try:
+        while len(taken) < free - n_free:
+            taken.append(os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC))
         yield number
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+        for fd in taken:
+            os.close(fd)
 
 
 @contextmanager

@@ -12,6 +12,7 @@ from unittest.mock import AsyncMock
 import pytest
 
 from procession._types import Exit, ProcessState
+from procession.command import Command
 from procession.errors import Closed, ConfigError
 from procession.events import (
     Event,
@@ -382,3 +383,12 @@ def test_listeners_of_other_types_cost_nothing(registry):
     for _ in range(100):
         registry.publish(note(owner="o"))
     assert (time.perf_counter() - begin) / 100 < 50e-6
+
+
+async def test_a_label_filter_beside_an_id_is_asked_for_its_labels() -> None:
+    heard: list[Event] = []
+    async with ProcessRegistry() as registry:
+        entry = registry.register(Command("web", labels={"zone": "x"}), id="b", name="web", owner="")
+        with registry.listen(heard.append, id="b", label="zone"):
+            entry.failed("refused")
+    assert [event.id for event in heard] == ["b"]
