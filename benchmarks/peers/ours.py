@@ -22,6 +22,10 @@ class Procession(Peer):
         if lacking := [name for name in NEEDED if not hasattr(self._api, name)]:
             raise ImportError(f"procession has no {', '.join(lacking)} yet")
 
+        # Made once, as the argument vector of the compiled peers is.
+        self._true = self._api.Command(*TRUE, stdin="null", stdout="null", stderr="null")
+        self._echo = self._api.Command(*ECHO, stdin="null")
+
     def versions(self) -> dict[str, str]:
         return {"procession": getattr(self._api, "__version__", "?")}
 
@@ -36,13 +40,12 @@ class Procession(Peer):
         self.exit_seen = time.perf_counter()
 
     async def once(self) -> None:
-        command = self._api.Command(*TRUE, stdin="null", stdout="null", stderr="null")
-        async with self._api.spawn(command, registry=self.registry) as process:
+        async with self._api.spawn(self._true, registry=self.registry) as process:
             await process.wait()
             expect(process.returncode, 0)
 
     async def capture(self) -> None:
-        done = await self._api.run(self._api.Command(*ECHO, stdin="null"), registry=self.registry)
+        done = await self._api.run(self._echo, registry=self.registry)
         expect((done.returncode, done.stdout), (0, ECHOED))
 
     @asynccontextmanager
