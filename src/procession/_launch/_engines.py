@@ -50,15 +50,17 @@ class _ThreadedLauncher:
         loop = asyncio.get_running_loop()
         plan = Plan(command, id, pidfd=_pidfd.has_pidfd())
         job: _spawner.Job[Child] = _spawner.Job(command, plan.start, plan.dispose, loop)
+        self._watchdog(loop).watch(job)
+        _live.starting.add(id)
         try:
             spawner = _spawner.spawner()
             spawner.submit(job)
         except (OSError, RuntimeError) as error:  # no descriptor for its pipe, or no thread
+            job.future.cancel()
+            _live.starting.discard(id)
             plan.abort()
             lack = error if isinstance(error, OSError) else OSError(errno.EAGAIN, str(error))
             raise spawn_error(lack, command, plan.program) from None
-        self._watchdog(loop).watch(job)
-        _live.starting.add(id)
         try:
             child = await job.future
         except asyncio.CancelledError:

@@ -154,10 +154,10 @@ class Spawner:
         self._start()
         if job.loop not in self._inboxes:
             self._inboxes[job.loop] = _Inbox(job.loop)
+        _reserve.fill()  # it may have been spent
         _live.count_in_flight(1)
         self._jobs.append(job)
-        self._wake()
-        _reserve.fill()  # it may have been spent
+        self._wake()  # last: the two threads would only wait for each other
 
     def withdraw(self, job: Job[Any]) -> bool:
         """Takes back a job that has not begun; ``False`` when it is too late."""
@@ -254,8 +254,8 @@ class Spawner:
         if inbox is None:
             job.dispose(job.result)  # the loop is gone altogether
         else:
-            inbox.put(job)
             self._unsettled.add(inbox)
+            inbox.put(job)  # last, as above
 
     def _serve(self, ready: list[tuple[int, int]]) -> None:
         for fd, _ in ready:
