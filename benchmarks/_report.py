@@ -47,7 +47,8 @@ def write_section(name: str, text: str) -> Path:
     pattern = re.compile(r"<!-- begin (\w+) -->\n(.*?)\n<!-- end \1 -->", re.DOTALL)
     sections = {match[1]: match[2] for match in pattern.finditer(whole)} | {name: text.strip()}
     parts = [f"<!-- begin {key} -->\n{sections[key]}\n<!-- end {key} -->" for key in sorted(sections)]
-    RESULTS.write_text(HEAD + "\n" + "\n\n".join(parts) + "\n", encoding="utf-8")
+    missed = (RESULTS.parent / "missed_bars.md").read_text(encoding="utf-8")  # written by hand, kept by every run
+    RESULTS.write_text("\n".join((HEAD, missed, "\n\n".join(parts), "")), encoding="utf-8")
     return RESULTS
 
 
