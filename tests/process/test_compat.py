@@ -172,14 +172,17 @@ async def test_wait_returns_at_the_exit_while_a_grandchild_holds_the_pipe() -> N
 
 
 async def test_wait_after_kill_takes_no_longer_for_a_grandchild() -> None:
-    process = await create_subprocess_shell("sleep 0.5 & echo ready; wait", stdout=PIPE)
-    assert process.stdout is not None
-    assert await process.stdout.readline() == b"ready\n"
-    process.kill()
-    began = time.perf_counter()
-    assert await process.wait() == -signal.SIGKILL
-    assert time.perf_counter() - began < 0.25  # half of what the grandchild takes
-    await process.stdout.read()
+    took = []
+    for _ in range(5):  # a busy machine may be late once; a wait for the grandchild would be late every time
+        process = await create_subprocess_shell("sleep 0.5 & echo ready; wait", stdout=PIPE)
+        assert process.stdout is not None
+        assert await process.stdout.readline() == b"ready\n"
+        process.kill()
+        began = time.perf_counter()
+        assert await process.wait() == -signal.SIGKILL
+        took.append(time.perf_counter() - began)
+        await process.stdout.read()
+    assert min(took) < 0.05
 
 
 async def test_a_hundred_children_and_no_thread_for_any() -> None:

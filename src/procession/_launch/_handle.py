@@ -56,7 +56,7 @@ class RealHandle:
         _live.leaders[self._id] = child.ref.pid
 
     def _watch(self) -> None:
-        raise NotImplementedError
+        raise NotImplementedError  # by pidfd or by thread: each subclass has its own way, there is no third
 
     @property
     def pid(self) -> int:
