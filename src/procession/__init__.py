@@ -11,9 +11,12 @@ import sys as _sys
 if _sys.platform == "win32":  # pragma: no cover - nothing of this exists there
     raise ImportError("procession needs a POSIX system (Linux, best effort on macOS); Windows has no process groups")
 
+from procession._core.backoff import Backoff as Backoff
+from procession._core.backoff import RetryPolicy as RetryPolicy
 from procession._types import Completed as Completed
 from procession._types import Containment as Containment
 from procession._types import Exit as Exit
+from procession._types import Priority as Priority
 from procession._types import ProcessRef as ProcessRef
 from procession._types import ProcessState as ProcessState
 from procession._types import StopReport as StopReport

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import signal as _signal
 from dataclasses import dataclass, field
-from enum import StrEnum
+from enum import IntEnum, StrEnum
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -51,6 +51,16 @@ class Stream(StrEnum):
     STDIN = "stdin"
     STDOUT = "stdout"
     STDERR = "stderr"
+
+
+class Priority(IntEnum):
+    """How urgent work is; the smaller number goes first. Any other integer may stand between or beyond them."""
+
+    CRITICAL = 0
+    HIGH = 1
+    NORMAL = 2
+    LOW = 3
+    BACKGROUND = 4
 
 
 def signal_name(number: int) -> str:
