@@ -335,7 +335,7 @@ class ExecutionTimeout(ProcessError, TimeoutError):
         report: what stopping it took.
     """
 
-    _fields = ("timeout", "phase", "command", "completed", "report")
+    _fields: ClassVar[tuple[str, ...]] = ("timeout", "phase", "command", "completed", "report")
 
     def __init__(
         self,
@@ -493,7 +493,7 @@ class TaskTimeout(SchedulerError, ExecutionTimeout):
         command: always ``None``.
     """
 
-    _fields = ("id", "timeout", "phase", "command", "completed", "report")
+    _fields: ClassVar[tuple[str, ...]] = ("id", "timeout", "phase", "command", "completed", "report")
 
     def __init__(self, id: str, timeout: float, phase: str = "run") -> None:
         super(ExecutionTimeout, self).__init__(timeout, phase)
