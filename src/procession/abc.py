@@ -5,7 +5,7 @@ A module never imports its sibling: it takes one of these. Facts travel the othe
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Hashable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 from procession._core.machine import Transitions
@@ -222,6 +222,88 @@ class Runnable(Protocol):
 
         Cancellation: what was begun is undone or finished before the cancellation goes on.
         """
+
+
+class QueuedTask(Protocol):
+    """A task of a scheduler, as far as a policy may look at it. Only ``mark`` is the policy's to set."""
+
+    mark: Any
+    """Whatever the policy wants to remember about it; ``None`` at first."""
+
+    @property
+    def id(self) -> str:
+        """Its name."""
+
+    @property
+    def number(self) -> int:
+        """1, 2, 3 … in the order of submission."""
+
+    @property
+    def priority(self) -> int:
+        """How urgent it is; the smaller number goes first."""
+
+    @property
+    def rank(self) -> int:
+        """The place it was given last."""
+
+    @property
+    def tenant(self) -> str:
+        """On whose behalf it runs."""
+
+    @property
+    def estimate(self) -> float | None:
+        """How long a run is expected to take, in seconds."""
+
+    @property
+    def deadline(self) -> float | None:
+        """Loop time by which it is to have been started."""
+
+    @property
+    def attempts(self) -> int:
+        """How often it was started."""
+
+
+class QueuePolicy(Protocol):
+    """Who is next. ``procession.scheduler.Policy`` has a default for every method, and says more about each."""
+
+    def group(self, task: QueuedTask) -> Hashable:
+        """Names the tasks that are ordered among themselves by rank alone."""
+
+    def rank(self, task: QueuedTask, now: int) -> int:
+        """Its place within its group; ``now`` in nanoseconds."""
+
+    def again(self, task: QueuedTask, now: int) -> int:
+        """Its place when it comes back."""
+
+    def offset(self, group: Hashable) -> int:
+        """What is added to the ranks of a group to compare them with those of others."""
+
+    def admit(self, task: QueuedTask, now: float) -> None:
+        """Called before a task is accepted; may refuse it by raising."""
+
+    def queued(self, task: QueuedTask, now: float) -> Iterable[Hashable]:
+        """A task begins to wait. Returns the groups whose offsets have changed."""
+
+    def started(self, task: QueuedTask, now: float) -> Iterable[Hashable]:
+        """A task begins or goes on to run. Returns the groups whose offsets have changed."""
+
+    def stopped(self, task: QueuedTask, now: float, ran: float) -> Iterable[Hashable]:
+        """A task stops running after ``ran`` seconds. Returns the groups whose offsets have changed."""
+
+    def left(self, task: QueuedTask, now: float) -> Iterable[Hashable]:
+        """A task that waited is gone without having run. Returns the groups whose offsets have changed."""
+
+    def quantum(self, task: QueuedTask) -> float | None:
+        """Seconds it may run before it makes room for others."""
+
+    def used_up(self, task: QueuedTask, now: float) -> None:
+        """Its quantum is over."""
+
+    def next_tick(self) -> float | None:
+        """Loop time at which ``tick`` wants to be called."""
+
+    def tick(self, now: float) -> Iterable[Hashable]:
+        """Called at ``next_tick``. Returns the groups whose offsets have changed."""
 
 
 @runtime_checkable

@@ -1,0 +1,75 @@
+"""Passing a blocked task without delaying it: EASY backfilling.
+
+The blocked head gets a reservation: the earliest time at which, by the estimates of what runs, enough will be free for
+it. A task behind it may start now if it will be done by then, or if it needs only what the head leaves over at that
+time. After Lifka, *The ANL/IBM SP scheduling system* (JSSPP 1995), and Mu'alem and Feitelson (IEEE TPDS 12(6), 2001).
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left, insort
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from procession.scheduler._entry import Entry
+    from procession.scheduler._resources import Resources
+
+
+@dataclass(slots=True)
+class Reservation:
+    """When the head can start at the latest, if estimates hold.
+
+    Attributes:
+        at: loop time.
+        extra: what will be left over then, packed, guards set.
+    """
+
+    at: float
+    extra: int
+
+
+class Ends:
+    """When running tasks are expected to end, soonest first."""
+
+    def __init__(self, resources: Resources) -> None:
+        self._resources = resources
+        self._ends: list[tuple[float, int, int]] = []
+        self._by_entry: dict[Entry, tuple[float, int, int]] = {}
+
+    def __len__(self) -> int:
+        return len(self._ends)
+
+    def add(self, entry: Entry, at: float) -> None:
+        """It runs and will be done by ``at``."""
+        item = (at, entry.number, entry.shape.need)
+        self._by_entry[entry] = item
+        insort(self._ends, item)
+
+    def discard(self, entry: Entry) -> None:
+        """It runs no more."""
+        item = self._by_entry.pop(entry, None)
+        if item is not None:
+            del self._ends[bisect_left(self._ends, item)]
+
+    def reserve(self, need: int, now: float, promised: int = 0) -> Reservation | None:
+        """The earliest time at which ``need`` fits; ``None`` when the estimates do not tell.
+
+        What has run for longer than its estimate is expected at any time, which is not a time.
+        """
+        guard = self._resources.guard
+        room = self._resources.open + promised
+        if (room - need) & guard == guard:  # as soon as what was told to stop has done so
+            return Reservation(now, room - need)
+        ends = self._ends
+        index = bisect_left(ends, (now,))
+        while index < len(ends):
+            at, _, freed = ends[index]
+            room += freed
+            index += 1
+            if (room - need) & guard == guard:
+                while index < len(ends) and ends[index][0] == at:
+                    room += ends[index][2]
+                    index += 1
+                return Reservation(at, room - need)
+        return None

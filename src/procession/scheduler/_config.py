@@ -1,0 +1,102 @@
+"""What a scheduler is told when it is made."""
+
+from __future__ import annotations
+
+import math
+import os
+from enum import StrEnum
+from typing import Annotated, Any
+
+from pydantic import BeforeValidator, Field, field_validator
+
+from procession._core.config import Config, Seconds, no_bool
+from procession.abc import QueuePolicy
+from procession.scheduler._policies import PriorityAging
+
+_MOST = 1e12
+"""The largest total of a resource: amounts are counted in millionths, in fields of 63 bits."""
+
+
+class Preemption(StrEnum):
+    """How a running task makes room for a more urgent one.
+
+    ``NEVER`` it does not. ``SUSPEND`` its process and all that it started are stopped with SIGSTOP and continued
+    later; only commands can do so, others are then left alone. ``REQUEUE`` it is stopped gracefully and run again
+    from the beginning later.
+    """
+
+    NEVER = "never"
+    SUSPEND = "suspend"
+    REQUEUE = "requeue"
+
+
+def _cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _machine() -> dict[str, float]:
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    return {"cpu_cores": float(_cores()), "memory_mb": float(memory >> 20)}
+
+
+def _policy(value: object) -> object:
+    missing = [name for name in ("group", "rank", "again", "offset") if not callable(getattr(value, name, None))]
+    if missing or isinstance(value, type):
+        raise ValueError("a policy is needed, for example PriorityAging(aging_factor=0.1) or Fifo()")
+    return value
+
+
+Count = Annotated[int, BeforeValidator(no_bool), Field(ge=1)]
+
+
+class SchedulerConfig(Config):
+    """The limits and rules of one scheduler. Frozen; every value is checked at once.
+
+    Attributes:
+        max_concurrent_tasks: how many tasks run at a time; suspended ones do not count. Default: the cores this
+            program may use.
+        resources: how much there is of each resource, by name: ``cpu_cores``, ``memory_mb``, ``disk_mb``,
+            ``network_mbps`` and any name of your own. Default: the machine's cores and memory. Amounts are counted
+            in millionths, exactly.
+        policy: who is next. Default: ``PriorityAging(aging_factor=0.1)``.
+        preemption: how running tasks make room for more urgent ones, unless they say otherwise. Default: never.
+        max_preemptions: how often one task has to make room before it is left alone. Default 3.
+        kept_when_suspended: resources a suspended task holds on to. Default: all but ``cpu_cores`` and
+            ``network_mbps``.
+        backfill: whether work may pass a task that waits for resources, without delaying it. Default yes.
+        max_overtakes: how often one waiting task may be passed while nobody can tell when it could start, because
+            running tasks have no ``estimated_duration``. Default 16.
+        max_queued: how many tasks may wait. Default 1,000,000.
+        close_timeout: seconds ``aclose()`` waits for work that ignores its cancellation. Default 30.
+    """
+
+    max_concurrent_tasks: Count = Field(default_factory=_cores)
+    resources: dict[str, float] = Field(default_factory=_machine)
+    policy: Annotated[Any, BeforeValidator(_policy)] = Field(default_factory=PriorityAging)
+    preemption: Preemption = Preemption.NEVER
+    max_preemptions: Annotated[int, BeforeValidator(no_bool), Field(ge=0)] = 3
+    kept_when_suspended: frozenset[str] | None = None
+    backfill: bool = True
+    max_overtakes: Annotated[int, BeforeValidator(no_bool), Field(ge=0)] = 16
+    max_queued: Count = 1_000_000
+    close_timeout: Seconds = 30.0
+
+    @field_validator("resources", mode="before")
+    @classmethod
+    def _amounts(cls, value: object) -> object:
+        if not isinstance(value, dict):
+            raise ValueError('amounts by name are needed, for example {"cpu_cores": 8}')
+        for name, amount in value.items():
+            if not isinstance(name, str) or not name.isidentifier():
+                raise ValueError(f"{name!r} is no name of a resource")
+            if isinstance(amount, bool) or not isinstance(amount, (int, float)) or not 0 <= amount < math.inf:
+                raise ValueError(f"{name}: a number, 0 or more, is needed, not {amount!r}")
+            if amount > _MOST:
+                raise ValueError(f"{name}: at most {_MOST:g} is possible")
+        return value
+
+    @property
+    def queue_policy(self) -> QueuePolicy:
+        """The policy, with its type."""
+        policy: QueuePolicy = self.policy
+        return policy

@@ -1,0 +1,264 @@
+"""What happens next: a pure core that is told the time and answers with one decision."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from itertools import islice
+from math import frexp
+from typing import TYPE_CHECKING
+
+from procession.scheduler._backfill import Ends, Reservation
+from procession.scheduler._config import Preemption
+from procession.scheduler._entry import NANO, Entry
+from procession.scheduler._policies import Policy
+from procession.scheduler._preempt import Victims
+from procession.scheduler._queue import Queue
+from procession.scheduler._states import TaskState, move
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from procession.abc import QueuePolicy
+    from procession.scheduler._queue import Lane
+    from procession.scheduler._resources import Resources
+
+_TRIED = 256
+"""Lanes one decision tries for backfilling."""
+
+
+@dataclass(frozen=True, slots=True)
+class Preempt:
+    """The decision that ``victims`` make room for ``head``."""
+
+    head: Entry
+    victims: list[Entry]
+
+
+class Dispatcher:
+    """Holds what waits, what runs and what is free; decides what starts.
+
+    Args:
+        resources: what there is.
+        policy: who is next.
+        backfill: whether a blocked head may be passed.
+        max_overtakes: how often, while no estimate tells when it can start.
+        max_preemptions: how often one task has to make room.
+    """
+
+    def __init__(
+        self,
+        resources: Resources,
+        policy: QueuePolicy,
+        *,
+        backfill: bool = True,
+        max_overtakes: int = 16,
+        max_preemptions: int = 3,
+    ) -> None:
+        self.resources = resources
+        self.policy = policy
+        self.queue = Queue(policy, resources)
+        self.victims = Victims(resources)
+        self.running: dict[Entry, None] = {}
+        self.suspended: dict[Entry, None] = {}
+        self._ends = Ends(resources)
+        self._backfill = backfill
+        self._max_overtakes = max_overtakes
+        self._max_preemptions = max_preemptions
+        self._overtaken: dict[Entry, int] = {}
+        self._promises: dict[Entry, int] = {}
+        self._promised = 0
+        self._reserved: tuple[Entry, Reservation | None] | None = None
+        kind = type(policy)
+        self._ranks = kind.rank is not Policy.rank
+        self._grouped = not getattr(kind, "by_priority", False)
+        self._counts = any(
+            getattr(kind, name) is not getattr(Policy, name) for name in ("queued", "started", "stopped", "left")
+        )
+
+    # ---------------------------------------------------------------------------------- the queue
+
+    def enqueue(self, entry: Entry, now: float) -> None:
+        """It begins to wait for its turn, for the first time or again; then it keeps its place."""
+        instant = int(now * NANO)
+        if entry.queued_at < 0:
+            entry.queued_at = now
+            entry.rank = self.policy.rank(entry, instant) if self._ranks else instant
+        else:
+            entry.rank = self.policy.again(entry, instant)
+        self._place(entry)
+        if self._counts:
+            self._reorder(self.policy.queued(entry, now))
+
+    def _place(self, entry: Entry) -> None:
+        length = 0 if entry.estimate is None or not self._backfill else frexp(entry.estimate)[1]
+        if self._grouped:
+            entry.slot = (self.policy.group(entry), entry.priority, length)
+        else:
+            entry.slot = (entry.priority, length) if length else entry.priority
+        self.queue.push(entry)
+
+    def withdraw(self, entry: Entry, now: float) -> None:
+        """It waits no more, and did not get its turn."""
+        self.queue.discard(entry)
+        self._forget(entry)
+        if self._counts:
+            self._reorder(self.policy.left(entry, now))
+
+    def reprioritise(self, entry: Entry, priority: int) -> None:
+        """Changes how urgent it is, wherever it stands."""
+        waits = entry.lane is not None
+        if waits:
+            self.queue.discard(entry)
+        is_victim = self.victims.has(entry)
+        if is_victim:
+            self.victims.discard(entry)
+        entry.priority = priority
+        if waits:
+            self._place(entry)
+        if is_victim:
+            self.victims.add(entry)
+
+    def _forget(self, entry: Entry) -> None:
+        if self._overtaken:
+            self._overtaken.pop(entry, None)
+        if self._reserved is not None and self._reserved[0] is entry:
+            self._reserved = None
+
+    def _reorder(self, groups: Iterable[object]) -> None:
+        groups = tuple(groups)
+        if groups:
+            self.queue.reoffset(groups)
+
+    # ----------------------------------------------------------------------------------- deciding
+
+    def next(self, now: float) -> Entry | Preempt | None:
+        """What to do now: start (or continue) a task, make room for one, or nothing until something changes.
+
+        A returned task has its resources and is running as far as this core knows.
+        """
+        lane = self.queue.top()
+        if lane is None:
+            return None
+        resources = self.resources
+        if (resources.open - lane.shape.need) & resources.guard == resources.guard:
+            if self._overtaken or self._reserved is not None:
+                assert lane.head is not None
+                self._forget(lane.head)
+            return self._begin(self.queue.pop(lane), now)
+        return self._blocked(lane, now)
+
+    def _blocked(self, lane: Lane, now: float) -> Entry | Preempt | None:
+        head, resources = lane.head, self.resources
+        assert head is not None
+        least = self.victims.least_urgent()
+        if least is not None and least > head.priority:
+            promised = self._promised  # what is being stopped already counts, so that no more give way than need to
+            if (resources.open + promised - lane.shape.need) & resources.guard != resources.guard:
+                victims = self.victims.plan(head, promised)
+                if victims:
+                    return Preempt(head, victims)
+        if not self._backfill or not resources.open & 0xFFFFFFFF or len(self.queue) == 1:
+            return None
+        chosen = self._passing(head, now)
+        return None if chosen is None else self._begin(self.queue.pop(chosen), now)
+
+    def _passing(self, head: Entry, now: float) -> Lane | None:
+        """A lane whose head may pass the blocked one."""
+        reservation = self.reservation(head, now)
+        passed = self._overtaken.get(head, 0)
+        if reservation is None and passed >= self._max_overtakes:
+            return None
+        guard = self.resources.guard
+        for lane in islice(self.queue.fitting(), _TRIED):
+            entry = lane.head
+            assert entry is not None
+            if reservation is None:
+                self._overtaken[head] = passed + 1
+                return lane
+            if entry.estimate is not None and now + entry.estimate - entry.ran <= reservation.at:
+                return lane
+            if (reservation.extra - lane.shape.need) & guard == guard:
+                reservation.extra -= lane.shape.need
+                return lane
+        return None
+
+    def reservation(self, head: Entry, now: float) -> Reservation | None:
+        """When the blocked head can start at the latest, as far as estimates tell."""
+        if self._reserved is None or self._reserved[0] is not head or self._is_over(self._reserved[1], now):
+            self._reserved = (head, self._ends.reserve(head.shape.need, now, self._promised))
+        return self._reserved[1]
+
+    @staticmethod
+    def _is_over(reservation: Reservation | None, now: float) -> bool:
+        return reservation is not None and reservation.at < now
+
+    # ------------------------------------------------------------------------- starting and stopping
+
+    def _begin(self, entry: Entry, now: float) -> Entry:
+        need = entry.shape.need
+        self.resources.open -= need
+        entry.holds += need
+        entry.started_at = now
+        if entry.state is TaskState.SUSPENDED:
+            entry.shape = entry.whole
+            del self.suspended[entry]
+        else:
+            entry.ran = 0.0
+            entry.attempts += 1
+        move(entry, TaskState.RUNNING)
+        self.running[entry] = None
+        if self._backfill and entry.estimate is not None:
+            self._ends.add(entry, now + entry.estimate - entry.ran)
+        if self._counts:
+            self._reorder(self.policy.started(entry, now))
+        return entry
+
+    def preemptible(self, entry: Entry) -> None:
+        """It runs, and can be made to give way from now on."""
+        if entry.spec.preemption is not Preemption.NEVER and entry.preemptions < self._max_preemptions:
+            self.victims.add(entry)
+
+    def stopping(self, entry: Entry) -> None:
+        """It was asked to stop: what it holds will be free soon."""
+        self.victims.discard(entry)
+        self._promises[entry] = entry.holds
+        self._promised += entry.holds
+        self._reserved = None
+
+    def suspend(self, entry: Entry, now: float) -> None:
+        """It stops to run for a while, gives back what it cannot use, and waits for its turn again."""
+        self._pause(entry, now)
+        gain = entry.whole.need & self.resources.released
+        entry.holds -= gain
+        self.resources.open += gain
+        entry.shape = entry.whole.resume
+        move(entry, TaskState.SUSPENDED)
+        self.suspended[entry] = None
+        self.enqueue(entry, now)
+
+    def release(self, entry: Entry, now: float) -> None:
+        """It is over, or has to begin again: gives back all it holds, once, wherever it stood."""
+        if entry.lane is not None:  # it was suspended
+            self.queue.discard(entry)
+            self._forget(entry)
+        if entry in self.running:
+            self._pause(entry, now)
+        else:
+            self.suspended.pop(entry, None)
+        self.resources.open += entry.holds
+        entry.holds = 0
+        entry.shape = entry.whole
+        if self._promises:
+            self._promised -= self._promises.pop(entry, 0)
+
+    def _pause(self, entry: Entry, now: float) -> None:
+        """It runs no more; how long it did is added up."""
+        del self.running[entry]
+        self.victims.discard(entry)
+        if entry.estimate is not None:
+            self._ends.discard(entry)
+        ran = now - entry.started_at
+        entry.ran += ran
+        self._reserved = None
+        if self._counts:
+            self._reorder(self.policy.stopped(entry, now, ran))

@@ -1,0 +1,131 @@
+"""Which of very many shapes fit what is free, the most urgent first: a tournament tree of minima.
+
+Each inner node knows, per resource, the least that any shape below it needs, and the most urgent key below it. A search
+goes best first and leaves out every subtree whose minima do not fit. It looks at a bounded number of nodes, so it may
+miss a shape that fits, but never takes longer because more wait.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Iterator
+from heapq import heappop, heappush
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from procession.scheduler._resources import Resources, Shape
+
+_VISITS = 160
+"""Nodes looked at in one search."""
+
+_NOBODY = (math.inf, 0)
+Key = tuple[float, int]
+
+
+class ShapeIndex:
+    """The shapes that wait, by what they need and how urgent their first task is.
+
+    Args:
+        shapes: those that wait now.
+        resources: what they are compared with.
+    """
+
+    def __init__(self, shapes: Iterable[Shape], resources: Resources) -> None:
+        self._resources = resources
+        self._guard = resources.guard
+        self._never = self._guard - (self._guard >> 63)  # the largest value in every field: fits nowhere
+        self._shapes: list[Shape | None] = list(shapes)
+        self._free: list[int] = []
+        self._touched: set[Shape] = set()
+        for leaf, shape in enumerate(self._shapes):
+            shape.leaf = leaf  # type: ignore[union-attr]
+        self._build()
+
+    def add(self, shape: Shape) -> None:
+        """A shape begins to wait; its first key is read at the next search."""
+        if self._free:
+            shape.leaf = self._free.pop()
+            self._shapes[shape.leaf] = shape
+        else:
+            shape.leaf = len(self._shapes)
+            self._shapes.append(shape)
+        self._touched.add(shape)
+
+    def remove(self, shape: Shape) -> None:
+        """Nothing of this shape waits any more."""
+        self._touched.discard(shape)
+        self._shapes[shape.leaf] = None
+        self._free.append(shape.leaf)
+        if shape.leaf < self._width:
+            self._set(shape.leaf, self._never, _NOBODY)
+        shape.leaf = -1
+
+    def touch(self, shape: Shape) -> None:
+        """The most urgent task of a shape has changed."""
+        self._touched.add(shape)
+
+    def fitting(self) -> Iterator[Shape]:
+        """The shapes that fit, the most urgent first, as far as the search goes."""
+        if len(self._shapes) > self._width or len(self._touched) * 8 > self._width:
+            self._build()
+        for shape in self._touched:
+            self._set(shape.leaf, shape.need, _first(shape))
+        self._touched.clear()
+        least, first, width = self._least, self._first, self._width
+        room, guard = self._resources.open, self._guard
+        open_nodes = [(first[1], 1)]
+        for _ in range(_VISITS):
+            if not open_nodes:
+                return
+            _, node = heappop(open_nodes)
+            if node >= width:
+                shape_found = self._shapes[node - width]
+                if shape_found is not None:
+                    yield shape_found
+                continue
+            for child in (2 * node, 2 * node + 1):
+                if (room - least[child]) & guard == guard:
+                    heappush(open_nodes, (first[child], child))
+
+    # ------------------------------------------------------------------------------------- the tree
+
+    def _build(self) -> None:
+        width = 1 << max(4, (len(self._shapes) - 1).bit_length())
+        self._width = width
+        least = [self._never] * (2 * width)
+        first: list[Key] = [_NOBODY] * (2 * width)
+        for leaf, shape in enumerate(self._shapes):
+            if shape is not None:
+                least[width + leaf] = shape.need
+                first[width + leaf] = _first(shape)
+        for node in range(width - 1, 0, -1):
+            left, right = 2 * node, 2 * node + 1
+            least[node] = self._minimum(least[left], least[right])
+            first[node] = min(first[left], first[right])
+        self._least, self._first = least, first
+        self._touched.clear()
+
+    def _set(self, leaf: int, need: int, key: Key) -> None:
+        least, first = self._least, self._first
+        node = self._width + leaf
+        least[node], first[node] = need, key
+        node >>= 1
+        while node:
+            left, right = 2 * node, 2 * node + 1
+            smallest, soonest = self._minimum(least[left], least[right]), min(first[left], first[right])
+            if smallest == least[node] and soonest == first[node]:
+                return
+            least[node], first[node] = smallest, soonest
+            node >>= 1
+
+    def _minimum(self, a: int, b: int) -> int:
+        """Field by field: the guard bits of ``a - b`` tell where ``b`` is the smaller one."""
+        if a == b:
+            return a
+        smaller = ((a | self._guard) - b) & self._guard
+        mask = smaller - (smaller >> 63)
+        return (b & mask) | (a & ~mask)
+
+
+def _first(shape: Shape) -> Key:
+    return min((lane.key[:2] for lane in shape.lanes.values() if lane.key is not None), default=_NOBODY)
