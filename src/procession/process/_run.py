@@ -16,6 +16,8 @@ from procession.process._source import LINGER
 from procession.process._spawn import Spawning
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from procession.abc import Launcher, Registrar
     from procession.command import Command
     from procession.process._process import Process
@@ -38,6 +40,7 @@ async def run(
     launcher: Launcher | None = None,
     name: str | None = None,
     owner: str = "",
+    on_spawn: Callable[[Process], object] | None = None,
 ) -> Completed:
     """Runs ``command`` to its end and returns what it wrote and how it ended.
 
@@ -54,6 +57,8 @@ async def run(
         launcher: the engine; default: the best the system has.
         name: for records and logs; default: the program's file name.
         owner: the module or program part it belongs to.
+        on_spawn: called with the live process as soon as there is one, for example to suspend it from elsewhere.
+            Its streams are being read; what it raises ends the process and is raised here.
 
     Returns:
         Return code, output, duration. ``truncated`` says when output is missing.
@@ -82,6 +87,8 @@ async def run(
     running = _Run(process, began, max_output)
     try:
         try:
+            if on_spawn is not None:
+                on_spawn(process)
             completed = await running.to_the_end(input, timeout)
         except BaseException:
             running.listen_to_the_end()

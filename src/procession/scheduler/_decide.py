@@ -118,6 +118,14 @@ class Dispatcher:
         if is_victim:
             self.victims.add(entry)
 
+    def forsake(self) -> None:
+        """Asks the policy no more, because it has raised."""
+        self._counts = self._ranks = False
+
+    def tick(self, now: float) -> None:
+        """Lets the policy do what it does from time to time."""
+        self._reorder(self.policy.tick(now))
+
     def _forget(self, entry: Entry) -> None:
         if self._overtaken:
             self._overtaken.pop(entry, None)
@@ -188,6 +196,10 @@ class Dispatcher:
             self._reserved = (head, self._ends.reserve(head.shape.need, now, self._promised))
         return self._reserved[1]
 
+    def overtaken(self, entry: Entry) -> int:
+        """How often it was passed while nobody could tell when it would start."""
+        return self._overtaken.get(entry, 0)
+
     @staticmethod
     def _is_over(reservation: Reservation | None, now: float) -> bool:
         return reservation is not None and reservation.at < now
@@ -219,7 +231,10 @@ class Dispatcher:
             self.victims.add(entry)
 
     def stopping(self, entry: Entry) -> None:
-        """It was asked to stop: what it holds will be free soon."""
+        """It was asked to stop: what it holds will be free soon. A suspended one waits for no turn any more."""
+        if entry.lane is not None:
+            self.queue.discard(entry)
+            self._forget(entry)
         self.victims.discard(entry)
         self._promises[entry] = entry.holds
         self._promised += entry.holds

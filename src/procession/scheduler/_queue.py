@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from procession.scheduler._entry import Entry
     from procession.scheduler._resources import Resources, Shape
 
+_FEW_DEAD = 32
+
 _MANY_SHAPES = 64
 """From so many shapes on, those that fit are looked up in a tree instead of being tried one by one."""
 
@@ -31,7 +33,7 @@ class Lane:
     Attributes:
         head: the first live task; a lane without one is dropped.
         key: what orders it among the lanes; the very object that stands in the heap, so that others there are stale.
-        dead: how many of its tasks are cancelled but not yet removed.
+        dead: those of its tasks that were taken out but still stand in it.
     """
 
     __slots__ = ("dead", "early", "fifo", "group", "head", "key", "offset", "priority", "shape", "slot")
@@ -46,10 +48,10 @@ class Lane:
         self.early: list[tuple[int, int, Entry]] = []
         self.head: Entry | None = None
         self.key: tuple[int, int, Lane] | None = None
-        self.dead = 0
+        self.dead: set[Entry] | None = None  # few lanes ever have one
 
     def __len__(self) -> int:
-        return len(self.fifo) + len(self.early) - self.dead
+        return len(self.fifo) + len(self.early) - (len(self.dead) if self.dead else 0)
 
     def __lt__(self, other: Lane) -> bool:
         return False  # only asked when a lane stands in the heap twice under one key, where any order will do
@@ -89,21 +91,26 @@ class Queue:
     def push(self, entry: Entry) -> None:
         """Adds a task whose ``rank``, ``slot`` and ``shape`` are set."""
         lane = entry.shape.lanes.get(entry.slot)
-        self._count += 1
         if lane is None:
-            self._open(entry)
+            self._open(entry)  # asks the policy, which may be a user's own and raise
+            self._count += 1
             return
+        self._count += 1
+        if lane.dead:
+            self._clean(lane, entry)
         entry.lane = lane
-        fifo = lane.fifo
+        fifo, head = lane.fifo, lane.head
         if fifo:
             last = fifo[-1]
             if entry.rank > last.rank or (entry.rank == last.rank and entry.number > last.number):
                 fifo.append(entry)
                 return
-        # It comes back, or is ordered by something that does not grow with time.
-        heappush(lane.early, (entry.rank, entry.number, entry))
-        head = lane.head
-        if head is None or (entry.rank, entry.number) < (head.rank, head.number):
+            # It comes back, or is ordered by something that does not grow with time.
+            heappush(lane.early, (entry.rank, entry.number, entry))
+        else:  # what is there came early
+            fifo.append(entry)
+        assert head is not None
+        if (entry.rank, entry.number) < (head.rank, head.number):
             self._announce(lane, entry)
 
     def top(self) -> Lane | None:
@@ -132,8 +139,9 @@ class Queue:
                     lane.key = key = (head.rank + lane.offset, head.number, lane)
                     if heap[0][2] is lane:
                         heapreplace(heap, key)
-                    else:
+                    else:  # it was passed to: the stale keys of such lanes would pile up behind the first
                         heappush(heap, key)
+                        self._sweep()
                     if self._index is not None:
                         self._index.touch(lane.shape)
                     return entry
@@ -148,10 +156,14 @@ class Queue:
         assert lane is not None
         entry.lane = None
         self._count -= 1
-        lane.dead += 1
+        dead = lane.dead
+        if dead is None:
+            lane.dead = dead = {entry}
+        else:
+            dead.add(entry)
         if lane.head is entry:
             self._advance(lane)
-        elif lane.dead > 32 and lane.dead * 2 > len(lane.fifo) + len(lane.early):
+        elif len(dead) > _FEW_DEAD and len(dead) * 2 > len(lane.fifo) + len(lane.early):
             self._compact(lane)
 
     # --------------------------------------------------------------------------------------- lanes
@@ -190,21 +202,23 @@ class Queue:
         lane.head = head
         lane.key = key = (head.rank + lane.offset, head.number, lane)
         heappush(self._heap, key)
-        if len(self._heap) > 2 * self._lanes + 64:
-            self._heap = [key for key in self._heap if key[2].key is key]
-            heapify(self._heap)
+        self._sweep()
         if self._index is not None:
             self._index.touch(lane.shape)
 
+    def _sweep(self) -> None:
+        if len(self._heap) > 2 * self._lanes + 64:
+            self._heap = [key for key in self._heap if key[2].key is key]
+            heapify(self._heap)
+
     def _advance(self, lane: Lane) -> None:
         """Finds the next live head, or closes the lane."""
-        fifo, early = lane.fifo, lane.early
-        while fifo and fifo[0].lane is not lane:
-            fifo.popleft()
-            lane.dead -= 1
-        while early and early[0][2].lane is not lane:
-            heappop(early)
-            lane.dead -= 1
+        fifo, early, dead = lane.fifo, lane.early, lane.dead
+        if dead:
+            while fifo and fifo[0].lane is not lane:
+                dead.discard(fifo.popleft())
+            while early and early[0][2].lane is not lane:
+                dead.discard(heappop(early)[2])
         if fifo and (not early or (fifo[0].rank, fifo[0].number) < early[0][:2]):
             self._announce(lane, fifo[0])
         elif early:
@@ -212,11 +226,24 @@ class Queue:
         else:
             self._close(lane)
 
+    def _clean(self, lane: Lane, entry: Entry) -> None:
+        """Readies a lane for ``entry``: no dead twin of it in there may come to life again, and the last one lives.
+
+        Where the last one is dead its rank means nothing: it may wait elsewhere now, with another one.
+        """
+        fifo, dead = lane.fifo, lane.dead
+        assert dead is not None
+        if entry in dead:
+            self._compact(lane)
+            return
+        while fifo and fifo[-1].lane is not lane:
+            dead.discard(fifo.pop())
+
     def _compact(self, lane: Lane) -> None:
         lane.fifo = deque(entry for entry in lane.fifo if entry.lane is lane)
         lane.early = [item for item in lane.early if item[2].lane is lane]
         heapify(lane.early)
-        lane.dead = 0
+        lane.dead = None
 
     def reoffset(self, groups: Iterable[Hashable]) -> None:
         """Puts lanes in order again after the policy has changed the offset of their groups."""

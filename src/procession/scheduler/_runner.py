@@ -1,0 +1,176 @@
+"""Runners: asyncio tasks that take one piece of work after the other.
+
+An asyncio task per piece of work costs more than most of the rest together, so a runner is used again. Each piece of
+work runs in the context (``contextvars``) of its submitter all the same, and a runner that was cancelled is not used
+again, so that a cancellation meant for one piece of work can never reach the next.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Coroutine, Generator
+from contextvars import Context
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from procession.scheduler._task import Task
+
+_SLICE = 0.001
+"""Seconds a runner goes on with work that never waits, before it lets the loop have its turn."""
+
+Begin = Callable[["Task[Any]"], Coroutine[Any, Any, Any]]
+Ended = Callable[["Task[Any]", Any, BaseException | None, bool], "Task[Any] | None"]
+
+
+class Runner:
+    """One of them.
+
+    Attributes:
+        task: the asyncio task it lives in.
+        current: the work it does.
+    """
+
+    __slots__ = ("current", "task", "wake")
+
+    def __init__(self) -> None:
+        self.task: asyncio.Task[None] | None = None
+        self.current: Task[Any] | None = None
+        self.wake: asyncio.Future[Task[Any] | None] | None = None
+
+    def cancel(self) -> None:
+        """Cancels the work it does."""
+        if self.task is not None:
+            self.task.cancel()
+
+
+class Runners:
+    """All runners of one scheduler.
+
+    Args:
+        loop: where they live.
+        begin: makes the coroutine of a task's work.
+        ended: told how the work ended and whether its runner goes on; returns the next task for it.
+    """
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, begin: Begin, ended: Ended) -> None:
+        self._loop = loop
+        self._begin = begin
+        self._ended = ended
+        self._context = Context()  # of no submitter
+        self._all: set[asyncio.Task[None]] = set()
+        self._idle: list[Runner] = []
+        self._closed = False
+
+    def __len__(self) -> int:
+        return len(self._all)
+
+    def give(self, task: Task[Any]) -> None:
+        """Lets a runner that has nothing to do, or a new one, take ``task``."""
+        while self._idle:
+            runner = self._idle.pop()
+            if runner.wake is not None and not runner.wake.done():
+                task._runner = runner
+                runner.current = task
+                runner.wake.set_result(task)
+                return
+        runner = Runner()
+        task._runner = runner
+        runner.current = task
+        runner.task = self._loop.create_task(self._serve(runner, task), context=self._context.copy())
+        self._all.add(runner.task)
+        runner.task.add_done_callback(lambda ended: self._gone(runner, ended))
+
+    def _gone(self, runner: Runner, ended: asyncio.Task[None]) -> None:
+        """A runner has ended. When it was cancelled before it could begin what it was given, that is told here."""
+        self._all.discard(ended)
+        task, runner.current = runner.current, None
+        if task is not None:
+            task._runner = None
+            self._ended(task, None, asyncio.CancelledError(), False)
+
+    def dismiss(self) -> None:
+        """Lets those go that have nothing to do, and the others as soon as they have not."""
+        self._closed = True
+        while self._idle:
+            runner = self._idle.pop()
+            if runner.wake is not None and not runner.wake.done():
+                runner.wake.set_result(None)
+
+    async def wait(self, timeout: float) -> int:
+        """Waits until all have gone, or ``timeout`` seconds; returns how many have not.
+
+        Cancellation: safe; only the waiting ends.
+        """
+        rest = {task for task in self._all if task is not asyncio.current_task()}
+        if rest:
+            _, rest = await asyncio.wait(rest, timeout=timeout)
+        return len(rest)
+
+    async def _serve(self, runner: Runner, task: Task[Any] | None) -> None:
+        loop, begin, ended = self._loop, self._begin, self._ended
+        me = asyncio.current_task()
+        assert me is not None
+        since = loop.time()
+        while task is not None:
+            context = task._context
+            assert context is not None
+            value: Any = None
+            error: BaseException | None = None
+            try:
+                work = begin(task)
+                try:
+                    first = context.run(work.send, None)
+                except StopIteration as stop:
+                    value = stop.value
+                else:
+                    value = await _Driven(work, context, first)
+                    since = loop.time()
+            except BaseException as raised:  # noqa: BLE001 - it is told to whoever awaits the task
+                error = raised
+            runner.current = task._runner = None
+            fatal = isinstance(error, (KeyboardInterrupt, SystemExit, GeneratorExit))
+            goes_on = not (me.cancelling() or fatal or self._closed)
+            task = ended(task, value, error, goes_on)
+            if error is not None and fatal:
+                raise error
+            error = value = None  # nothing keeps what the work had made
+            if not goes_on:
+                return
+            if task is None:
+                runner.wake = loop.create_future()
+                self._idle.append(runner)
+                task = await runner.wake
+                since = loop.time()
+            else:
+                task._runner = runner
+                runner.current = task
+                if loop.time() - since > _SLICE:
+                    await asyncio.sleep(0)
+                    since = loop.time()
+
+
+class _Driven:
+    """Goes on with a coroutine that has waited for the first time, each step in its own context."""
+
+    __slots__ = ("_context", "_first", "_work")
+
+    def __init__(self, work: Coroutine[Any, Any, Any], context: Context, first: Any) -> None:
+        self._work = work
+        self._context = context
+        self._first = first
+
+    def __await__(self) -> Generator[Any, Any, Any]:
+        run, work, waited_for = self._context.run, self._work, self._first
+        try:
+            while True:
+                try:
+                    sent = yield waited_for
+                except GeneratorExit:
+                    run(work.close)
+                    raise
+                except BaseException as error:  # noqa: BLE001 - passed on to the work
+                    waited_for = run(work.throw, error)
+                else:
+                    waited_for = run(work.send, sent)
+        except StopIteration as stop:
+            return stop.value
