@@ -67,6 +67,8 @@ class Dispatcher:
         self._overtaken: dict[Entry, int] = {}
         self._promises: dict[Entry, int] = {}
         self._promised = 0
+        self._kept = 0
+        self._heir: Entry | None = None
         self._reserved: tuple[Entry, Reservation | None] | None = None
         kind = type(policy)
         self._ranks = kind.rank is not Policy.rank
@@ -90,11 +92,11 @@ class Dispatcher:
             self._reorder(self.policy.queued(entry, now))
 
     def _place(self, entry: Entry) -> None:
-        length = 0 if entry.estimate is None or not self._backfill else frexp(entry.estimate)[1]
+        length = None if entry.estimate is None or not self._backfill else frexp(entry.estimate)[1]
         if self._grouped:
             entry.slot = (self.policy.group(entry), entry.priority, length)
         else:
-            entry.slot = (entry.priority, length) if length else entry.priority
+            entry.slot = entry.priority if length is None else (entry.priority, length)
         self.queue.push(entry)
 
     def withdraw(self, entry: Entry, now: float) -> None:
@@ -131,6 +133,8 @@ class Dispatcher:
             self._overtaken.pop(entry, None)
         if self._reserved is not None and self._reserved[0] is entry:
             self._reserved = None
+        if self._heir is entry:
+            self._heir = None
 
     def _reorder(self, groups: Iterable[object]) -> None:
         groups = tuple(groups)
@@ -147,28 +151,68 @@ class Dispatcher:
         lane = self.queue.top()
         if lane is None:
             return None
+        if self._heir is not None:
+            lane = self._heirs_or(lane, self._heir)
         resources = self.resources
         if (resources.open - lane.shape.need) & resources.guard == resources.guard:
-            if self._overtaken or self._reserved is not None:
+            if self._overtaken or self._reserved is not None or self._heir is not None:
                 assert lane.head is not None
                 self._forget(lane.head)
+                self._reserved = None  # also another's: what was promised to it is less now
             return self._begin(self.queue.pop(lane), now)
         return self._blocked(lane, now)
+
+    def _heirs_or(self, lane: Lane, heir: Entry) -> Lane:
+        """The lane that is next while room was made for ``heir``.
+
+        It is the heir's, though who made room may have waited longer and so stand before it: they would only take
+        their places back. Who is as urgent as the heir keeps its turn.
+        """
+        resources = self.resources
+        room = resources.open + self._promised
+        if heir.lane is None or (room - heir.shape.need) & resources.guard != resources.guard:
+            self._heir = None
+            return lane
+        return heir.lane if lane.priority > heir.priority else lane
 
     def _blocked(self, lane: Lane, now: float) -> Entry | Preempt | None:
         head, resources = lane.head, self.resources
         assert head is not None
+        if self.suspended and (resources.total + resources.guard - self._kept - lane.shape.need) & resources.guard != (
+            resources.guard
+        ):  # whatever else ends, it waits for suspended ones, and they may not wait for it
+            entry = self._most_urgent_suspended()
+            if entry is not None:
+                self.queue.discard(entry)
+                self._forget(entry)
+                return self._begin(entry, now)
         least = self.victims.least_urgent()
         if least is not None and least > head.priority:
             promised = self._promised  # what is being stopped already counts, so that no more give way than need to
             if (resources.open + promised - lane.shape.need) & resources.guard != resources.guard:
                 victims = self.victims.plan(head, promised)
                 if victims:
+                    self._heir = head
                     return Preempt(head, victims)
         if not self._backfill or not resources.open & 0xFFFFFFFF or len(self.queue) == 1:
             return None
         chosen = self._passing(head, now)
-        return None if chosen is None else self._begin(self.queue.pop(chosen), now)
+        if chosen is None:
+            return None
+        entry = self.queue.pop(chosen)
+        if entry in self._overtaken:  # it has been the head itself
+            del self._overtaken[entry]
+        return self._begin(entry, now)
+
+    def _most_urgent_suspended(self) -> Entry | None:
+        """Of those that can go on now."""
+        best, found = None, None
+        for entry in self.suspended:
+            if entry.lane is not None and self.resources.fits(entry.shape.need):
+                key = (entry.rank + entry.lane.offset, entry.number)
+                if best is None or key < best:
+                    best, found = key, entry
+        return found
 
     def _passing(self, head: Entry, now: float) -> Lane | None:
         """A lane whose head may pass the blocked one."""
@@ -183,7 +227,8 @@ class Dispatcher:
             if reservation is None:
                 self._overtaken[head] = passed + 1
                 return lane
-            if entry.estimate is not None and now + entry.estimate - entry.ran <= reservation.at:
+            estimate = entry.estimate  # nothing is known about one that has outlived its own
+            if estimate is not None and entry.ran <= estimate and now + estimate - entry.ran <= reservation.at:
                 return lane
             if (reservation.extra - lane.shape.need) & guard == guard:
                 reservation.extra -= lane.shape.need
@@ -214,6 +259,7 @@ class Dispatcher:
         if entry.state is TaskState.SUSPENDED:
             entry.shape = entry.whole
             del self.suspended[entry]
+            self._kept -= entry.holds - need
         else:
             entry.ran = 0.0
             entry.attempts += 1
@@ -232,9 +278,15 @@ class Dispatcher:
 
     def stopping(self, entry: Entry) -> None:
         """It was asked to stop: what it holds will be free soon. A suspended one waits for no turn any more."""
+        if entry in self._promises:
+            return
         if entry.lane is not None:
             self.queue.discard(entry)
             self._forget(entry)
+        if entry in self.suspended:
+            self._kept -= entry.holds
+        elif entry.estimate is not None:
+            self._ends.discard(entry)  # it is expected sooner, and not twice
         self.victims.discard(entry)
         self._promises[entry] = entry.holds
         self._promised += entry.holds
@@ -249,22 +301,40 @@ class Dispatcher:
         entry.shape = entry.whole.resume
         move(entry, TaskState.SUSPENDED)
         self.suspended[entry] = None
+        self._kept += entry.holds
         self.enqueue(entry, now)
 
     def release(self, entry: Entry, now: float) -> None:
         """It is over, or has to begin again: gives back all it holds, once, wherever it stood."""
-        if entry.lane is not None:  # it was suspended
-            self.queue.discard(entry)
-            self._forget(entry)
         if entry in self.running:
             self._pause(entry, now)
-        else:
-            self.suspended.pop(entry, None)
+        elif entry.lane is not None or entry in self.suspended:
+            if entry.lane is not None:
+                self.queue.discard(entry)
+                self._forget(entry)
+            if entry in self.suspended:
+                del self.suspended[entry]
+                if entry not in self._promises:
+                    self._kept -= entry.holds
+            if self._counts:
+                self._reorder(self.policy.left(entry, now))
         self.resources.open += entry.holds
         entry.holds = 0
         entry.shape = entry.whole
         if self._promises:
             self._promised -= self._promises.pop(entry, 0)
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether the policy wants to hear of nothing."""
+        return not self._counts
+
+    def finish_plain(self, entry: Entry) -> None:
+        """The same as ``release`` for one that runs, has no estimate, cannot be preempted and was not asked to stop."""
+        del self.running[entry]
+        self.resources.open += entry.holds
+        entry.holds = 0
+        self._reserved = None
 
     def _pause(self, entry: Entry, now: float) -> None:
         """It runs no more; how long it did is added up."""

@@ -118,6 +118,7 @@ class Lives:
         kind = type(dispatcher.policy)
         self._sliced = kind.quantum is not Policy.quantum
         self._ticks = kind.tick is not Policy.tick
+        self._plain = not self._sliced and dispatcher.is_plain
 
     # ------------------------------------------------------------------------------------ how many
 
@@ -168,6 +169,15 @@ class Lives:
             self.aside[entry] = None
         else:
             self._unblocked(entry, now)
+        self.tally.submitted += 1
+
+    def accept_plain(self, entry: Entry, now: float) -> None:
+        """The same as ``accept`` for a task without options."""
+        entry.state = TaskState.QUEUED
+        entry.epoch = 1
+        self.dispatcher.enqueue(entry, now)
+        if self._ticks:
+            self._arm_tick()
         self.tally.submitted += 1
 
     def _unblocked(self, entry: Entry, now: float) -> None:
@@ -294,6 +304,27 @@ class Lives:
             completed = getattr(error, "completed", None)
             told = TaskCancelled(entry.id, reason or "its work was cancelled from within", completed)
             self._settle(entry, TaskState.CANCELLED, None, told, now)
+
+    def turn(self, entry: Entry, now: float) -> bool:
+        """The same as ``ended`` for work that has succeeded and has nothing special about it: the way of nearly all.
+
+        ``False`` when there is something special about it; then nothing was done. No effect is left behind: whoever
+        calls this settles the handle.
+        """
+        dispatcher = self.dispatcher
+        if entry.state is not TaskState.RUNNING or entry.estimate is not None or self._dependents or not self._plain:
+            return False
+        dispatcher.finish_plain(entry)
+        ran = now - entry.started_at
+        entry.ran += ran
+        samples = self.ran
+        samples.count += 1
+        samples.total += ran
+        samples.add_recent(ran)
+        entry.state = TaskState.SUCCEEDED
+        entry.epoch += 1
+        self.tally.succeeded += 1
+        return True
 
     def _failed(self, entry: Entry, value: Any, error: BaseException, now: float, *, again: bool) -> None:
         policy = entry.spec.retry

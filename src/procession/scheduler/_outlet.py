@@ -108,12 +108,7 @@ class Outlet:
         if type(effect) is Settled:
             now = self._loop.time()
             task._settle(effect.value, effect.error, now, self._loop)
-            registry = self._registry
-            if registry is not None and registry.wants(TaskFinished):
-                duration = now - task.submitted_at
-                registry.publish(
-                    TaskFinished(id=task.id, owner=self._owner, outcome=task.state.value, duration=duration)
-                )
+            self.finished(task, now)
             return task
         if type(effect) is Freeze:
             self._freezer(task).set(frozen=True)
@@ -162,6 +157,13 @@ class Outlet:
         if registry is not None and registry.wants(TaskStarted):
             waited = task.started_at - task.queued_at
             registry.publish(TaskStarted(id=task.id, owner=self._owner, attempt=task.attempts, waited=waited))
+
+    def finished(self, task: Task[Any], now: float) -> None:
+        """Publishes its fate."""
+        registry = self._registry
+        if registry is not None and registry.wants(TaskFinished):
+            duration = now - task.submitted_at
+            registry.publish(TaskFinished(id=task.id, owner=self._owner, outcome=task.state.value, duration=duration))
 
     def _preempted(self, task: Task[Any], by: str, mode: str) -> None:
         registry = self._registry

@@ -112,8 +112,7 @@ class Runners:
         assert me is not None
         since = loop.time()
         while task is not None:
-            context = task._context
-            assert context is not None
+            context = task._context or Context()
             value: Any = None
             error: BaseException | None = None
             try:

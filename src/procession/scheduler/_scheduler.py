@@ -11,6 +11,7 @@ from contextvars import copy_context
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, TypeVar, Unpack, overload
 
+from procession._clock import monotonic
 from procession._core.aio import finish
 from procession._types import Completed, Priority
 from procession.command import Command
@@ -91,6 +92,7 @@ class Scheduler:
         mode = config.preemption
         self._command_spec = Spec(preemption=mode)
         self._call_spec = Spec(preemption=Preemption.NEVER if mode is Preemption.SUSPEND else mode)
+        self._plain_spec = self._call_spec if self._call_spec.preemption is Preemption.NEVER else None
         self._checks_admission = not _is_default(config.queue_policy, "admit")
         self._max_queued = config.max_queued
         self._registry = registry
@@ -116,7 +118,8 @@ class Scheduler:
         if self._open or self._closed:
             raise StateError("a Scheduler is opened once")
         self._loop = loop = asyncio.get_running_loop()
-        self._now = loop.time
+        # What the loop's own method calls, without the detour; others keep a clock of their own.
+        self._now = monotonic if type(loop).time is asyncio.BaseEventLoop.time else loop.time
         self._timer: asyncio.TimerHandle | None = None
         self._timer_at = math.inf
         self._outlet = Outlet(self._lives, loop, self._registry, self._launcher, self._name)
@@ -225,7 +228,13 @@ class Scheduler:
             self._check_open()
             raise QueueFull(self._max_queued)
         task = self._make(work, args, priority, resources, options, self._find)
-        self._accept(task)
+        if task.spec is not self._plain_spec or self._checks_admission or self._registry is not None:
+            self._accept(task)
+            return task
+        lives.accept_plain(task, task.submitted_at)  # the way of nearly all, without detours
+        if not self._kicked:
+            self._kicked = True
+            self._loop.call_soon(self._dispatch)
         return task
 
     def submit_many(
@@ -351,7 +360,7 @@ class Scheduler:
             estimate,
             work,
             args,
-            copy_context(),
+            copy_context() or None,  # an empty one is made when it is needed
             now,
         )
 
@@ -396,19 +405,20 @@ class Scheduler:
         """Starts what can start."""
         self._kicked = False
         try:
-            while (task := self._next()) is not None:
+            while (task := self._next(self._now())) is not None:
                 self._runners.give(task)
         except Exception as error:  # noqa: BLE001 - a policy of the user's own
             self._fail(error)
         self._make_known()
 
-    def _next(self) -> Task[Any] | None:
+    def _next(self, now: float) -> Task[Any] | None:
         """The next task a runner is to begin."""
         lives, outlet = self._lives, self._outlet
         while True:
-            task: Any = lives.next(self._now())
+            task: Any = lives.next(now)
             if lives.effects:
                 self._carry_out()
+                now = self._now()
             if task is None:
                 return None
             if task._runner is None:
@@ -420,17 +430,24 @@ class Scheduler:
     def _ended(self, task: Task[Any], value: Any, error: BaseException | None, goes_on: bool) -> Task[Any] | None:
         """A runner is done with ``task``; returns the next one for it."""
         following: Task[Any] | None = None
+        now = self._now()
         try:
-            self._outlet.ended(task, value, error, self._now())
-            self._carry_out()
+            if error is None and task.spec is self._plain_spec and self._lives.turn(task, now):
+                task._settle(value, None, now, self._loop)
+                if self._registry is not None:
+                    self._outlet.finished(task, now)
+            else:
+                self._outlet.ended(task, value, error, now)
+                self._carry_out()
             if goes_on:
-                following = self._next()
+                following = self._next(now)
             elif not self._kicked:
                 self._kicked = True
                 self._loop.call_soon(self._dispatch)
         except Exception as raised:  # noqa: BLE001 - a policy of the user's own
             self._fail(raised)
-        self._make_known()
+        if following is None or self._drained or self._room.has_line or self._lives.next_due != self._timer_at:
+            self._make_known()
         return following
 
     def _carry_out(self) -> None:

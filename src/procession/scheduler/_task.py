@@ -66,7 +66,7 @@ class Task(Entry, Generic[T]):
         estimate: float | None,
         work: Any,
         args: tuple[Any, ...],
-        context: Context,
+        context: Context | None,
         now: float,
     ) -> None:
         # The same as Entry.__init__, written out: this is the hot path of submitting.
@@ -90,7 +90,7 @@ class Task(Entry, Generic[T]):
         self._home = home
         self._work = work
         self._args = args
-        self._context: Context | None = context
+        self._context = context
         self._value: Any = None
         self._error: BaseException | None = None
         self._waiters: list[asyncio.Future[None] | Callable[[Any], object]] | None = None
