@@ -87,7 +87,7 @@ class Backoff:
             try:
                 value = self.initial * self.step ** (attempt - 1)
             except OverflowError:
-                value = _MOST
+                value = _MOST if self.initial else 0.0
         return min(value, self.cap, _MOST)
 
     def delay(self, attempt: int, rng: random.Random) -> float:

@@ -49,9 +49,8 @@ class Samples:
         if not self.count:
             return Percentiles()
         ordered = sorted(self._recent)
-        last = len(ordered) - 1
 
-        def rank(share: float) -> float:
-            return ordered[min(last, int(share * len(ordered)))]
+        def rank(percent: int) -> float:
+            return ordered[-(-percent * len(ordered) // 100) - 1]  # the division rounds up
 
-        return Percentiles(self.count, self.total / self.count, rank(0.50), rank(0.90), rank(0.99), ordered[-1])
+        return Percentiles(self.count, self.total / self.count, rank(50), rank(90), rank(99), ordered[-1])

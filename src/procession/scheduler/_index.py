@@ -13,6 +13,7 @@ from heapq import heappop, heappush
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from procession.scheduler._queue import Lane
     from procession.scheduler._resources import Resources, Shape
 
 _VISITS = 160
@@ -64,8 +65,8 @@ class ShapeIndex:
         """The most urgent task of a shape has changed."""
         self._touched.add(shape)
 
-    def fitting(self) -> Iterator[Shape]:
-        """The shapes that fit, the most urgent first, as far as the search goes."""
+    def fitting(self) -> Iterator[Lane]:
+        """The lanes whose shape fits, the most urgent first, as far as the search goes."""
         if len(self._shapes) > self._width or len(self._touched) * 8 > self._width:
             self._build()
         for shape in self._touched:
@@ -73,19 +74,23 @@ class ShapeIndex:
         self._touched.clear()
         least, first, width = self._least, self._first, self._width
         room, guard = self._resources.open, self._guard
-        open_nodes = [(first[1], 1)]
+        open_nodes: list[tuple[Key, int | Lane]] = [(first[1], 1)]  # no two of one key: the number is part of it
         for _ in range(_VISITS):
             if not open_nodes:
                 return
             _, node = heappop(open_nodes)
-            if node >= width:
-                shape_found = self._shapes[node - width]
-                if shape_found is not None:
-                    yield shape_found
-                continue
-            for child in (2 * node, 2 * node + 1):
-                if (room - least[child]) & guard == guard:
-                    heappush(open_nodes, (first[child], child))
+            if not isinstance(node, int):
+                yield node
+            elif node < width:
+                for child in (2 * node, 2 * node + 1):
+                    if (room - least[child]) & guard == guard:
+                        heappush(open_nodes, (first[child], child))
+            else:
+                found = self._shapes[node - width]
+                assert found is not None  # nothing that is not there fits
+                for lane in found.lanes.values():
+                    assert lane.key is not None
+                    heappush(open_nodes, (lane.key[:2], lane))
 
     # ------------------------------------------------------------------------------------- the tree
 

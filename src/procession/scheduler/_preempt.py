@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from bisect import bisect_left, insort
+from collections import OrderedDict
 from typing import TYPE_CHECKING
 
 from procession.scheduler._config import Preemption
@@ -20,7 +21,8 @@ class Victims:
 
     def __init__(self, resources: Resources) -> None:
         self._resources = resources
-        self._levels: dict[int, dict[Entry, None]] = {}
+        # Ordered dicts, because a plain one walks over what was deleted from its end again and again.
+        self._levels: dict[int, OrderedDict[Entry, None]] = {}
         self._order: list[int] = []
 
     def __len__(self) -> int:
@@ -30,9 +32,14 @@ class Victims:
         """A task that may be preempted runs."""
         level = self._levels.get(entry.priority)
         if level is None:
-            self._levels[entry.priority] = level = {}
+            self._levels[entry.priority] = level = OrderedDict()
             insort(self._order, entry.priority)
+        later = []
+        while level and next(reversed(level)).started_at > entry.started_at:  # it was slow to get there, or was moved
+            later.append(level.popitem()[0])
         level[entry] = None
+        for one in reversed(later):
+            level[one] = None
 
     def discard(self, entry: Entry) -> None:
         """It runs no more, or may not be preempted any more."""
@@ -52,9 +59,10 @@ class Victims:
         return self._order[-1] if self._order else None
 
     def plan(self, head: Entry, promised: int = 0) -> list[Entry]:
-        """The fewest victims, least urgent first, whose place and ``promised`` let ``head`` start; maybe none.
+        """Victims, least urgent first, whose place and ``promised`` let ``head`` start; maybe none.
 
-        Only tasks of a less urgent priority than ``head`` are taken, and none whose leaving would be of no use.
+        Only tasks of a less urgent priority than ``head`` are taken, and none whose leaving would be of no use. Of all
+        choices that is the one which spares the most urgent, and among equals those that have run the longest.
         """
         resources = self._resources
         guard, need = resources.guard, head.shape.need
@@ -87,9 +95,10 @@ class Victims:
     def _pruned(self, picked: list[tuple[Entry, int]], room: int, need: int) -> list[Entry]:
         guard = self._resources.guard
         kept: list[Entry] = []
-        for entry, gain in picked:
+        for entry, gain in reversed(picked):
             if (room - gain - need) & guard == guard:
                 room -= gain
             else:
                 kept.append(entry)
+        kept.reverse()
         return kept

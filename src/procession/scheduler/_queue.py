@@ -79,12 +79,12 @@ class Queue:
         self._resources = resources
         self._heap: list[tuple[int, int, Lane]] = []
         self._lanes = 0
-        self._count = 0
+        self.count = 0
         self.shapes: dict[Shape, None] = {}
         self._index: ShapeIndex | None = None
 
     def __len__(self) -> int:
-        return self._count
+        return self.count
 
     # ------------------------------------------------------------------------------------ in and out
 
@@ -93,9 +93,9 @@ class Queue:
         lane = entry.shape.lanes.get(entry.slot)
         if lane is None:
             self._open(entry)  # asks the policy, which may be a user's own and raise
-            self._count += 1
+            self.count += 1
             return
-        self._count += 1
+        self.count += 1
         if lane.dead:
             self._clean(lane, entry)
         entry.lane = lane
@@ -128,7 +128,7 @@ class Queue:
         entry, fifo = lane.head, lane.fifo
         assert entry is not None
         entry.lane = None
-        self._count -= 1
+        self.count -= 1
         if fifo and fifo[0] is entry:
             fifo.popleft()
             if fifo and not lane.early:
@@ -155,7 +155,7 @@ class Queue:
         lane = entry.lane
         assert lane is not None
         entry.lane = None
-        self._count -= 1
+        self.count -= 1
         dead = lane.dead
         if dead is None:
             lane.dead = dead = {entry}
@@ -264,8 +264,7 @@ class Queue:
         if len(self.shapes) > _MANY_SHAPES:
             if self._index is None:
                 self._index = ShapeIndex(self.shapes, resources)
-            for shape in self._index.fitting():
-                yield from sorted(shape.lanes.values(), key=_key)
+            yield from self._index.fitting()
             return
         room, guard = resources.open, resources.guard
         lanes = [lane for shape in self.shapes if (room - shape.need) & guard == guard for lane in shape.lanes.values()]

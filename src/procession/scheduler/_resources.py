@@ -9,6 +9,7 @@ Python's integers for registers.
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING
 
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 UNIT = 1_000_000
 FIELD = 64
 _VALUE = (1 << (FIELD - 1)) - 1
+_FINITE = sys.float_info.max  # an integer can be larger, and then not be shown as a number with a fraction
 _KNOWN_SHAPES = 4096
 _GIVEN_BACK = ("cpu_cores", "network_mbps")
 SLOTS = "slots"
@@ -59,6 +61,8 @@ class Resources:
     __slots__ = ("_positions", "_shapes", "guard", "names", "open", "plain", "released", "total")
 
     def __init__(self, slots: int, totals: Mapping[str, float], kept: Iterable[str] | None = None) -> None:
+        if SLOTS in totals:
+            raise ConfigError(f"resources.{SLOTS}", totals[SLOTS], "the name is taken: every running task takes a slot")
         self.names = (SLOTS, *totals)
         self._positions = {name: index * FIELD for index, name in enumerate(self.names)}
         self.guard = sum(1 << (position + FIELD - 1) for position in self._positions.values())
@@ -112,9 +116,9 @@ class Resources:
                 raise ConfigError(f"resources.{name}", amount, f"the scheduler has {there}")
             if isinstance(amount, bool) or not isinstance(amount, (int, float)) or not 0 <= amount < math.inf:
                 raise ConfigError(f"resources.{name}", amount, "a number, 0 or more, is needed")
-            units = round(amount * UNIT)
+            units = round(amount * UNIT) if amount < _VALUE else _VALUE  # what is larger may overflow
             if units > self.total >> position & _VALUE:
-                raise InsufficientResources(name, amount, (self.total >> position & _VALUE) / UNIT)
+                raise InsufficientResources(name, min(amount, _FINITE), (self.total >> position & _VALUE) / UNIT)
             if amount and not units:
                 raise ConfigError(f"resources.{name}", amount, f"amounts are counted in steps of {1 / UNIT:g}")
             need += units << position
