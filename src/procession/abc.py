@@ -262,6 +262,10 @@ class QueuedTask(Protocol):
     def attempts(self) -> int:
         """How often it was started."""
 
+    @property
+    def state(self) -> str:
+        """Where it stands, for example ``"suspended"``."""
+
 
 class QueuePolicy(Protocol):
     """Who is next. ``procession.scheduler.Policy`` has a default for every method, and says more about each."""
@@ -279,7 +283,7 @@ class QueuePolicy(Protocol):
         """What is added to the ranks of a group to compare them with those of others."""
 
     def admit(self, task: QueuedTask, now: float) -> None:
-        """Called before a task is accepted; may refuse it by raising."""
+        """Called last before a task is accepted; may refuse it by raising."""
 
     def queued(self, task: QueuedTask, now: float) -> Iterable[Hashable]:
         """A task begins to wait. Returns the groups whose offsets have changed."""
@@ -292,6 +296,9 @@ class QueuePolicy(Protocol):
 
     def left(self, task: QueuedTask, now: float) -> Iterable[Hashable]:
         """A task that waited is gone without having run. Returns the groups whose offsets have changed."""
+
+    def settled(self, task: QueuedTask, now: float) -> None:
+        """An accepted task has its fate, whether or not it ever waited or ran."""
 
     def quantum(self, task: QueuedTask) -> float | None:
         """Seconds it may run before it makes room for others."""

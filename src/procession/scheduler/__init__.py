@@ -6,9 +6,13 @@ from procession.scheduler._config import Preemption as Preemption
 from procession.scheduler._config import SchedulerConfig as SchedulerConfig
 from procession.scheduler._explain import Explanation as Explanation
 from procession.scheduler._job import Job as Job
+from procession.scheduler._policies import EarliestDeadline as EarliestDeadline
+from procession.scheduler._policies import FairShare as FairShare
 from procession.scheduler._policies import Fifo as Fifo
+from procession.scheduler._policies import MultiLevelFeedback as MultiLevelFeedback
 from procession.scheduler._policies import Policy as Policy
 from procession.scheduler._policies import PriorityAging as PriorityAging
+from procession.scheduler._policies import TimeSlice as TimeSlice
 from procession.scheduler._scheduler import Scheduler as Scheduler
 from procession.scheduler._states import TASK_MOVES as TASK_MOVES
 from procession.scheduler._states import TaskState as TaskState

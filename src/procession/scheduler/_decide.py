@@ -76,6 +76,7 @@ class Dispatcher:
         self._counts = any(
             getattr(kind, name) is not getattr(Policy, name) for name in ("queued", "started", "stopped", "left")
         )
+        self._settles = kind.settled is not Policy.settled
 
     # ---------------------------------------------------------------------------------- the queue
 
@@ -120,9 +121,14 @@ class Dispatcher:
         if is_victim:
             self.victims.add(entry)
 
+    def settled(self, entry: Entry, now: float) -> None:
+        """It has its fate, and the policy may forget it."""
+        if self._settles:
+            self.policy.settled(entry, now)
+
     def forsake(self) -> None:
         """Asks the policy no more, because it has raised."""
-        self._counts = self._ranks = False
+        self._counts = self._ranks = self._settles = False
 
     def tick(self, now: float) -> None:
         """Lets the policy do what it does from time to time."""

@@ -44,7 +44,7 @@ class Policy:
         return 0
 
     def admit(self, task: QueuedTask, now: float) -> None:
-        """Called before a task is accepted; may refuse it.
+        """Called last before a task is accepted; may refuse it. What it accepts is heard of again in :meth:`settled`.
 
         Raises:
             SchedulerError: it is refused; nothing has happened.
@@ -65,6 +65,9 @@ class Policy:
     def left(self, task: QueuedTask, now: float) -> Iterable[Hashable]:
         """A task that waited is gone without having run. Returns the groups whose offsets have changed."""
         return ()
+
+    def settled(self, task: QueuedTask, now: float) -> None:
+        """An accepted task has its fate. Called once for each, also for one that never began to wait."""
 
     def quantum(self, task: QueuedTask) -> float | None:
         """Seconds it may run before it makes room for others that wait; ``None``: until it ends."""
