@@ -1,0 +1,201 @@
+"""How a function worker comes to life: forked from the template, or as an interpreter of its own."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import mmap
+import os
+import pickle
+import socket
+import sys
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from procession._core.aio import finish
+from procession._types import Stream
+from procession.command import Command
+from procession.pool import _worker
+from procession.pool._channel import Channel
+from procession.pool._errors import NotPicklable, WorkerStartError
+from procession.pool._forks import Template, is_possible
+from procession.pool._function_worker import FunctionWorker, Host, settings_frame
+from procession.pool._functions import main_module
+from procession.pool._output import Tap, WorkerOutput, to_log
+from procession.pool._shared import RUN_WORKER, interpreter, shared
+from procession.process import Spawning
+
+if TYPE_CHECKING:
+    from procession.abc import Launcher, Registrar
+    from procession.pool._config import PoolConfig
+    from procession.pool._slots import Slot
+
+_log = logging.getLogger("procession.pool")
+_REVIVALS = 5  # templates that may end before workers are started without one for good
+_SLACK = 1 << 20  # what a frame may have beyond the largest message: tracebacks, log records
+
+
+def settings_of(config: PoolConfig) -> dict[str, Any]:
+    """What a worker is told of this program, as plain data.
+
+    Raises:
+        NotPicklable: the initializer, its arguments or the state cannot travel.
+    """
+    init = b""
+    if config.initializer is not None or config.worker_state is not None:
+        try:
+            init = pickle.dumps((config.worker_state, config.initializer, config.initargs), 5)
+        except Exception as error:
+            raise NotPicklable("initializer", "initializer", f"{type(error).__name__}: {error}") from error
+    return {
+        "path": [entry for entry in sys.path if isinstance(entry, str)],
+        "argv": [str(word) for word in sys.argv],
+        "site": not sys.flags.no_site,
+        "main": main_module(),
+        "preload": config.preload,
+        "init": init,
+        "limit": int(config.max_message_mb * (1 << 20)),
+        "log_level": logging.getLogger().getEffectiveLevel(),
+    }
+
+
+class Starter:
+    """Starts function workers for one pool.
+
+    Args:
+        pool: the pool's name.
+        config: what they are to be like.
+        registry: who is told of them.
+    """
+
+    def __init__(self, pool: str, config: PoolConfig, registry: Registrar | None) -> None:
+        self.pool = pool
+        self.config = config
+        self.registry = registry
+        self.settings = settings_of(config)
+        self.template: Template | None = None
+        self._old: list[Template] = []
+        self._reviving: asyncio.Task[None] | None = None
+        self._revivals = 0
+        self._sink: Callable[[WorkerOutput], object] = config.on_output or to_log
+
+    async def start(self, slot: Slot, host: Host) -> FunctionWorker:
+        """Starts a worker and waits until it is ready.
+
+        Raises:
+            WorkerStartError: it did not become ready; nothing is left of it.
+            SpawnError: it could not be started.
+
+        Cancellation: nothing is left of it before the cancellation goes on.
+        """
+        ours, theirs = socket.socketpair()
+        page, memory = -1, None
+        try:
+            page = shared(_worker.PAGE)
+            memory = mmap.mmap(page, _worker.PAGE)
+            spawning, forked = await self._spawn(slot, theirs.fileno(), page)
+        except BaseException:
+            ours.close()
+            if memory is not None:
+                memory.close()
+            raise
+        finally:
+            theirs.close()
+            if page >= 0:
+                os.close(page)
+        worker = self._take_hold(slot, spawning, ours, memory)
+        worker.host = host
+        try:
+            if not forked:
+                settings_frame(worker._channel, self.settings)
+            async with asyncio.timeout(self.config.start_timeout):
+                await worker.up
+        except TimeoutError:
+            await worker.clear()
+            reason = f"it was not ready after {self.config.start_timeout:g} s"
+            raise WorkerStartError(self.pool, reason, None, worker.stderr_tail()) from None
+        except BaseException:
+            await worker.clear()
+            raise
+        return worker
+
+    async def _spawn(self, slot: Slot, channel: int, page: int) -> tuple[Spawning, bool]:
+        template = self.template
+        if template is not None and not template.alive:
+            self._old.append(template)
+            template = self.template = None
+            self._revivals += 1
+            if self._revivals <= _REVIVALS:
+                self._reviving = asyncio.get_running_loop().create_task(self._revive())
+        if template is not None:
+            launcher: Launcher = template.launcher(channel, page)
+            spawning = self._spawning(slot, self._command([sys.executable, "-c", "procession.pool worker"]), launcher)
+            await spawning.open(None)
+            return spawning, True
+        words = interpreter(RUN_WORKER, str(channel), str(page))
+        spawning = self._spawning(slot, self._command(words, pass_fds=(channel, page)), None)
+        await spawning.open(None)
+        return spawning, False
+
+    def _command(self, words: list[str], **options: Any) -> Command:
+        return Command(*words, env=self.config.env, grace=0, labels={"pool": self.pool}, **options)
+
+    def _spawning(self, slot: Slot, command: Command, launcher: Launcher | None) -> Spawning:
+        return Spawning(command, self.registry, launcher, "worker", self.pool, slot.id)
+
+    def _take_hold(self, slot: Slot, spawning: Spawning, ours: socket.socket, memory: mmap.mmap) -> FunctionWorker:
+        process = spawning.process
+        assert process is not None
+        loop = asyncio.get_running_loop()
+        handle = process._handle
+
+        def line(stream: Stream) -> Callable[[str], WorkerOutput]:
+            return lambda text: WorkerOutput(self.pool, slot.id, process.pid, stream, text)
+
+        taps = (
+            Tap(handle.stdout, line(Stream.STDOUT), self._sink),
+            Tap(handle.stderr, line(Stream.STDERR), self._sink),
+        )
+        limit = self.settings["limit"] + _SLACK
+        channel = Channel(ours, loop, limit)
+        worker = FunctionWorker(slot, self.pool, spawning, process, channel, memory, taps)
+        channel.open(worker.on_frame, worker.on_end)
+        worker.watch()
+        return worker
+
+    async def open(self) -> None:
+        """Prepares what workers are made from.
+
+        Raises:
+            WorkerStartError: what is to be preloaded cannot be imported.
+
+        Cancellation: nothing is left of it before the cancellation goes on.
+        """
+        if self.config.start_method == "template" and is_possible():
+            template = Template(self.pool, self.config, self.registry, self.settings)
+            if await template.open():
+                self.template = template
+
+    async def _revive(self) -> None:
+        """The template has ended: makes another. Workers are made without one meanwhile, or for good."""
+        try:
+            await self.open()
+        except Exception as error:  # noqa: BLE001 - they can do without
+            _log.warning("%s: the template is gone and could not be replaced: %s", self.pool, error)
+
+    async def close(self) -> None:
+        """Lets go of it.
+
+        Cancellation: absorbed until nothing is left, then raised.
+        """
+        await finish(self._close())
+
+    async def _close(self) -> None:
+        if self._reviving is not None:
+            self._reviving.cancel()
+            await asyncio.wait((self._reviving,))
+        for template in (*self._old, self.template):
+            if template is not None:
+                await template.close()
+        self.template = None
+        self._old.clear()

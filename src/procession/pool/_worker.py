@@ -1,0 +1,490 @@
+"""The program a function worker runs: reads calls, runs them, writes replies.
+
+It is loaded by path into a bare interpreter and imports as little as possible, nothing of procession: it has to be
+up in milliseconds. The other end of its channel is ``_channel.py``, and the two share this file's numbers.
+
+A frame is a header (length, id, number, kind, buffers), a table with the sizes of its out-of-band buffers, a pickle, and
+the buffers. Calls are run in the order in which they came, and answered in that order, each before the next is
+begun. A page of shared memory says which call is being run; it is written before anything of the call is touched, so
+that whoever finds this program dead knows which call did it, and that the others were not begun.
+"""
+
+from __future__ import annotations
+
+import _pickle
+import _socket
+import _struct
+import _thread
+import marshal
+import mmap
+import os
+import sys
+import time
+
+TYPE_CHECKING = False  # importing typing takes longer than all of the above
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+    from typing import Any
+
+HEADER = _struct.Struct("<QQIHH")
+"""Length of what follows, id, number of a function or microseconds of a run, kind, number of buffers."""
+
+MARK = _struct.Struct("<QB")
+PAGE = 4096  # holds the mark, then the flags
+FLAGS = 64  # where the flags begin: one byte per call, by its id
+FLAG_COUNT = 2048
+
+CALL, DEFINE, FORGET, PING, STOP, SETUP = 1, 2, 3, 4, 5, 6
+RESULT, ERROR, SKIPPED, PONG, READY, LOG, WARNING, START_FAILED = 11, 12, 13, 14, 15, 16, 17, 18
+WAITING, READING, RUNNING, REPLYING = 0, 1, 2, 3
+
+BYTES, BYTEARRAY = 1 << 63, 1 << 62  # in the table of sizes: what the buffer was
+SIZE = ~(BYTES | BYTEARRAY)
+LARGE = 32768  # bytes objects from this size on travel beside the pickle, not in it
+KINDS: dict[object, int] = {bytes: BYTES, bytearray: BYTEARRAY}
+_READ = 1 << 16
+_WAITALL = _socket.MSG_WAITALL
+
+state = None
+"""What the pool's ``worker_state`` made; see procession.pool.worker_state."""
+
+
+class Gone(Exception):
+    """The other end has closed the channel."""
+
+
+class Link:
+    """This end of the channel."""
+
+    def __init__(self, fd: int) -> None:
+        self.socket = _socket.socket(fileno=fd)
+        self.socket.setblocking(True)
+        self.data = b""
+        self.at = 0
+        self.lock = _thread.allocate_lock()  # a log record may come from another thread
+
+    def fill(self, wanted: int) -> None:
+        """Sees to it that ``wanted`` bytes can be had at once."""
+        have = len(self.data) - self.at
+        if have >= wanted:
+            return
+        parts = [self.data[self.at :]] if have else []
+        while have < wanted:
+            data = self.socket.recv(max(_READ, wanted - have))
+            if not data:
+                raise Gone
+            parts.append(data)
+            have += len(data)
+        self.data = parts[0] if len(parts) == 1 else b"".join(parts)
+        self.at = 0
+
+    def take(self, size: int) -> memoryview:
+        """The next ``size`` bytes, as a view where they are there already."""
+        if size <= _READ:
+            self.fill(size)
+            at = self.at
+            self.at = at + size
+            return memoryview(self.data)[at : at + size]
+        return memoryview(self.take_into(size))
+
+    def take_into(self, size: int) -> bytearray:
+        """The next ``size`` bytes in a bytearray of their own, received in place."""
+        target = bytearray(size)
+        have = min(size, len(self.data) - self.at)
+        target[:have] = memoryview(self.data)[self.at : self.at + have]
+        self.at += have
+        view = memoryview(target)
+        while have < size:
+            got = self.socket.recv_into(view[have:], size - have, _WAITALL)
+            if not got:
+                raise Gone
+            have += got
+        return target
+
+    def take_bytes(self, size: int) -> bytes:
+        """The next ``size`` bytes as a bytes object, received in place where possible."""
+        if len(self.data) == self.at:
+            data = self.socket.recv(size, _WAITALL)
+            if len(data) == size:
+                return data
+            if not data:
+                raise Gone
+            self.data, self.at = data, 0
+        return bytes(self.take_into(size))
+
+    def frame(self) -> tuple[int, int, int, Any, Sequence[Any]]:
+        """The next frame: kind, id, number, pickle, buffers."""
+        self.fill(24)
+        length, id, number, kind, count = HEADER.unpack_from(self.data, self.at)
+        self.at += 24
+        if not count:
+            return kind, id, number, self.take(length), ()
+        sizes = _struct.unpack(f"<{count}Q", self.take(8 * count))
+        rest = length - 8 * count - sum(size & SIZE for size in sizes)
+        pickled = bytes(self.take(rest))
+        buffers = [self.take_bytes(size & SIZE) if size & BYTES else self.take_into(size) for size in sizes]
+        return kind, id, number, pickled, buffers
+
+    def send(self, kind: int, id: int = 0, number: int = 0, pickled: bytes = b"", buffers: Iterable[Any] = ()) -> None:
+        """Writes one frame, whole."""
+        if not buffers:
+            head = HEADER.pack(len(pickled), id, number, kind, 0)
+            with self.lock:
+                if len(pickled) < _READ:
+                    self.socket.sendall(head + pickled)
+                else:
+                    self.socket.sendall(head)
+                    self.socket.sendall(pickled)
+            return
+        views = [buffer.raw() for buffer in buffers]
+        sizes = [view.nbytes | KINDS.get(type(view.obj), 0) for view in views]
+        length = 8 * len(views) + len(pickled) + sum(view.nbytes for view in views)
+        head = HEADER.pack(length, id, number, kind, len(views)) + _struct.pack(f"<{len(sizes)}Q", *sizes)
+        with self.lock:
+            self.socket.sendall(head + pickled)
+            for view in views:
+                self.socket.sendall(view)
+
+
+def text_of(error: BaseException) -> str:
+    """The traceback of an exception, without the frames of this file."""
+    import traceback
+
+    trace = error.__traceback__
+    while trace is not None and trace.tb_frame.f_code.co_filename == __file__:
+        trace = trace.tb_next
+    return "".join(traceback.format_exception(type(error), error, trace))
+
+
+def pickled_error(error: BaseException) -> bytes:
+    """An exception as the parts from which it, or at least the news of it, can be made again."""
+    cls = type(error)
+    kind = cls.__qualname__ if cls.__module__ in ("builtins", "__main__") else f"{cls.__module__}.{cls.__qualname__}"
+    try:
+        text = str(error)
+    except Exception as worse:  # noqa: BLE001 - anybody's code
+        text = f"<its text cannot be had: {type(worse).__name__}>"
+    try:
+        trace = text_of(error)
+    except Exception:  # noqa: BLE001 - anybody's code
+        trace = ""
+    whole = None
+    if isinstance(error, Exception):
+        try:
+            whole = _pickle.dumps(error, 5)
+        except Exception:  # noqa: BLE001 - anybody's code
+            whole = None  # the names have to do
+    return marshal.dumps(("raised", kind, text, trace, whole))
+
+
+def refused(what: str, value: object, error: BaseException) -> bytes:
+    """The news that something cannot be pickled, or not be unpickled."""
+    return marshal.dumps(("refused", what, type(value).__qualname__, f"{type(error).__name__}: {error}", None))
+
+
+class Worker:
+    """Runs calls until it is told to stop."""
+
+    def __init__(self, link: Link, page: mmap.mmap) -> None:
+        self.link = link
+        self.page = page
+        self.functions: dict[int, Any] = {}
+        self.limit = 1 << 62
+        self.main: tuple[str, str] | None = None
+        self.fence = _thread.allocate_lock()
+
+    # ------------------------------------------------------------------------------------ beginning
+
+    def set_up(self, settings: dict[str, Any]) -> None:
+        """What each worker does once: its state and its initializer. Answers that it is ready, or why not."""
+        global state
+        self.limit = settings["limit"]
+        LogWatch(self.link, settings["log_level"])
+        watch_warnings(self.link)
+        try:
+            if settings["init"]:
+                make_state, initializer, initargs = self.loads(settings["init"])
+                if make_state is not None:
+                    state = make_state()
+                    opener = getattr(state, "open", None)
+                    if opener is not None:
+                        opener()
+                if initializer is not None:
+                    initializer(*initargs)
+        except SystemExit:
+            raise
+        except BaseException as error:  # noqa: BLE001 - anybody's code
+            self.link.send(START_FAILED, pickled=pickled_error(error))
+            raise SystemExit(1) from None
+        flush()
+        self.link.send(READY)
+
+    def loads(self, pickled: Any, buffers: Sequence[Any] = ()) -> Any:
+        """Unpickles; the program's main module is made importable when something of it is asked for."""
+        try:
+            return _pickle.loads(pickled, buffers=buffers)
+        except AttributeError:
+            if not prepare_main(self.main):
+                raise
+        return _pickle.loads(pickled, buffers=buffers)
+
+    # -------------------------------------------------------------------------------------- working
+
+    def serve(self) -> None:
+        """Runs calls until it is told to stop or nobody is left who could."""
+        link = self.link
+        try:
+            while True:
+                kind, id, number, pickled, buffers = link.frame()
+                if kind == CALL:
+                    self.call(id, number, pickled, buffers)
+                    del pickled, buffers
+                elif kind == DEFINE:
+                    self.define(number, bytes(pickled))
+                elif kind == FORGET:
+                    self.functions.pop(number, None)
+                elif kind == PING:
+                    link.send(PONG, id)
+                elif kind == STOP:
+                    break
+        except (Gone, OSError):
+            pass  # nobody is left to work for
+        close_state()
+
+    def define(self, number: int, pickled: bytes) -> None:
+        """Takes a function under a number. That it cannot be had is told when it is called."""
+        try:
+            self.functions[number] = self.loads(pickled)
+        except SystemExit:
+            raise
+        except BaseException as error:  # noqa: BLE001 - anybody's code
+            self.functions[number] = Missing(error)
+
+    def call(self, id: int, number: int, pickled: Any, buffers: Sequence[Any]) -> None:
+        """Runs one call and answers it."""
+        page = self.page
+        began = time.perf_counter()
+        MARK.pack_into(page, 0, id, READING)
+        fence = self.fence
+        fence.acquire()  # an atomic operation: the mark is to be seen before the flag is read
+        fence.release()
+        flag = FLAGS + id % FLAG_COUNT
+        if page[flag]:
+            page[flag] = 0
+            self.link.send(SKIPPED, id)
+            return
+        kind = ERROR
+        out: list[Any] = []
+        try:
+            function: Any = self.functions[number] if number else None
+            if number == 0:
+                function, args, kwargs = self.loads(pickled, buffers)
+            elif type(function) is Missing:
+                raise function.error
+            else:
+                args, kwargs = self.loads(pickled, buffers)
+        except SystemExit:
+            raise
+        except BaseException as error:  # noqa: BLE001 - anybody's code
+            known = self.functions.get(number)
+            answer = refused("function" if type(known) is Missing else "arguments", None, error)
+        else:
+            page[8] = RUNNING
+            try:
+                result = function(*args, **kwargs) if kwargs else function(*args)
+            except SystemExit:
+                raise
+            except BaseException as error:  # noqa: BLE001 - anybody's code
+                page[8] = REPLYING
+                answer = pickled_error(error)
+            else:
+                page[8] = REPLYING
+                kind, answer = self.pack(result, out)
+                del result
+            del function, args, kwargs
+        flush()
+        spent = int((time.perf_counter() - began) * 1e6)
+        self.link.send(kind, id, min(spent, 0xFFFFFFFF), answer, out)
+
+    def pack(self, result: Any, out: list[Any]) -> tuple[int, bytes]:
+        """A result as it travels; what is wrong with it, when it cannot."""
+        given = result
+        try:
+            if type(result) in (bytes, bytearray) and len(result) >= LARGE:
+                result = _pickle.PickleBuffer(result)
+            answer = _pickle.dumps(result, 5, buffer_callback=out.append)
+            size = len(answer)
+            if out:
+                size += sum(buffer.raw().nbytes for buffer in out)
+        except SystemExit:
+            raise
+        except BaseException as error:  # noqa: BLE001 - anybody's code
+            out.clear()
+            return ERROR, refused("result", given, error)
+        if size > self.limit:
+            out.clear()
+            return ERROR, marshal.dumps(("large", "result", size, self.limit, None))
+        return RESULT, answer
+
+
+class Missing:
+    """Stands for a function that could not be had."""
+
+    def __init__(self, error: BaseException) -> None:
+        self.error = error
+
+
+def close_state() -> None:
+    """The last thing a worker does."""
+    closer = getattr(state, "close", None)
+    if closer is not None:
+        closer()
+    flush()
+
+
+def flush() -> None:
+    """What was printed is to be seen before what it was printed for is answered."""
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except Exception:  # noqa: BLE001, S110 - anybody's code
+            pass  # closed, or replaced by something that has no flush
+
+
+# ---------------------------------------------------------------------------------------- surroundings
+
+
+def adopt(settings: dict[str, Any]) -> None:
+    """Makes this interpreter resemble the owner's: its paths, its arguments, what it wants imported."""
+    if settings["site"]:
+        import site
+
+        site.main()
+    sys.path[:] = settings["path"]
+    sys.argv[:] = settings["argv"]
+    for name in ("stdout", "stderr"):
+        stream = getattr(sys, name)
+        if stream is not None:
+            stream.reconfigure(line_buffering=True, errors="backslashreplace")
+    for name in settings["preload"]:
+        if name == "__main__":
+            prepare_main(settings["main"])
+        else:
+            __import__(name)
+
+
+def prepare_main(main: tuple[str, str] | None) -> bool:
+    """Runs the owner's main module under another name, so that what is defined in it can be found; once."""
+    if main is None or "__mp_main__" in sys.modules:
+        return False
+    import runpy
+    import types
+
+    how, what = main
+    module = types.ModuleType("__mp_main__")
+    sys.modules["__mp_main__"] = module
+    if how == "name":
+        found = runpy.run_module(what, run_name="__mp_main__", alter_sys=True)
+    else:
+        found = runpy.run_path(what, run_name="__mp_main__")
+    module.__dict__.update(found)
+    sys.modules["__main__"] = sys.modules["__mp_main__"] = module
+    return True
+
+
+class LogWatch:
+    """Sends log records to the owner, from the moment somebody imports logging."""
+
+    def __init__(self, link: Link, level: int) -> None:
+        self.link = link
+        self.level = level
+        logging = sys.modules.get("logging")
+        if logging is not None:
+            self.install(logging)
+        else:
+            sys.meta_path.insert(0, self)
+
+    def find_spec(self, name: str, path: object = None, target: object = None) -> Any:  # noqa: ARG002 - the protocol
+        if name != "logging":
+            return None
+        sys.meta_path.remove(self)
+        import importlib.util
+
+        spec = importlib.util.find_spec(name)
+        if spec is None or spec.loader is None:
+            return spec
+        execute = spec.loader.exec_module
+
+        def exec_module(module: Any) -> None:
+            execute(module)
+            self.install(module)
+
+        setattr(spec.loader, "exec_module", exec_module)  # noqa: B010 - of this one instance
+        return spec
+
+    def install(self, logging: Any) -> None:
+        link = self.link
+
+        class ToOwner(logging.Handler):  # type: ignore[misc]  # the module is only there now
+            def emit(self, record: Any) -> None:
+                try:
+                    text = record.getMessage()
+                except Exception as error:  # noqa: BLE001 - anybody's code
+                    text = f"{record.msg!r} (its arguments do not fit: {error})"
+                trace = record.exc_text
+                if record.exc_info and not trace:
+                    trace = logging.Formatter().formatException(record.exc_info)
+                parts = (record.name, record.levelno, record.pathname, record.lineno, text, trace, record.funcName)
+                try:
+                    link.send(LOG, pickled=marshal.dumps((*parts, record.created, record.threadName)))
+                except OSError:
+                    pass  # nobody is left to read it
+
+        for handler in logging.root.handlers[:]:
+            logging.root.removeHandler(handler)
+        logging.root.addHandler(ToOwner())
+        logging.root.setLevel(self.level)
+
+
+def watch_warnings(link: Link) -> None:
+    """Sends warnings to the owner instead of writing them to stderr."""
+    import warnings
+
+    def show(
+        message: Any,
+        category: type[Warning],
+        filename: str,
+        lineno: int,
+        file: object = None,
+        line: object = None,  # noqa: ARG001 - the protocol
+    ) -> None:
+        if file is None:
+            link.send(WARNING, pickled=marshal.dumps((str(message), category.__name__, filename, lineno)))
+
+    warnings.showwarning = show
+
+
+def run(channel: int, page: int, settings: dict[str, Any] | None) -> int:
+    """The life of a worker; returns its exit code."""
+    os.set_inheritable(channel, False)
+    link = Link(channel)
+    worker = Worker(link, mmap.mmap(page, PAGE))
+    os.close(page)
+    try:
+        if settings is None:
+            kind, _, _, pickled, _ = link.frame()
+            assert kind == SETUP
+            settings = marshal.loads(pickled)  # noqa: S302 - from our owner
+            try:
+                adopt(settings)
+            except SystemExit:
+                raise
+            except BaseException as error:  # noqa: BLE001 - anybody's code
+                link.send(START_FAILED, pickled=pickled_error(error))
+                return 1
+        worker.main = settings["main"]
+        worker.set_up(settings)
+        worker.serve()
+    except (Gone, BrokenPipeError, ConnectionResetError):
+        return 0
+    return 0
