@@ -12,7 +12,7 @@ class Percentiles:
 
     Attributes:
         count: how many were made in all.
-        mean: over all of them.
+        mean: of the recent ones.
         p50: half of the recent ones were not above this.
         p90: nine in ten of them.
         p99: ninety-nine in a hundred.
@@ -30,18 +30,16 @@ class Percentiles:
 class Samples:
     """The last ``size`` measurements. Adding one is O(1); a summary sorts them (nearest-rank percentiles)."""
 
-    __slots__ = ("_recent", "add_recent", "count", "total")
+    __slots__ = ("_recent", "add_recent", "count")
 
     def __init__(self, size: int = 1024) -> None:
         self._recent: deque[float] = deque(maxlen=size)
         self.add_recent = self._recent.append
         self.count = 0
-        self.total = 0.0
 
     def add(self, value: float) -> None:
         """Takes one measurement."""
         self.count += 1
-        self.total += value
         self.add_recent(value)
 
     def summary(self) -> Percentiles:
@@ -53,4 +51,4 @@ class Samples:
         def rank(percent: int) -> float:
             return ordered[-(-percent * len(ordered) // 100) - 1]  # the division rounds up
 
-        return Percentiles(self.count, self.total / self.count, rank(50), rank(90), rank(99), ordered[-1])
+        return Percentiles(self.count, sum(ordered) / len(ordered), rank(50), rank(90), rank(99), ordered[-1])

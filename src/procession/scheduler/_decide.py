@@ -13,7 +13,7 @@ from procession.scheduler._entry import NANO, Entry
 from procession.scheduler._policies import Policy
 from procession.scheduler._preempt import Victims
 from procession.scheduler._queue import Queue
-from procession.scheduler._states import TaskState, move
+from procession.scheduler._states import RUNNING, SUSPENDED, move
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -262,14 +262,14 @@ class Dispatcher:
         self.resources.open -= need
         entry.holds += need
         entry.started_at = now
-        if entry.state is TaskState.SUSPENDED:
+        if entry.state is SUSPENDED:
             entry.shape = entry.whole
             del self.suspended[entry]
             self._kept -= entry.holds - need
         else:
             entry.ran = 0.0
             entry.attempts += 1
-        move(entry, TaskState.RUNNING)
+        move(entry, RUNNING)
         self.running[entry] = None
         if self._backfill and entry.estimate is not None:
             self._ends.add(entry, now + entry.estimate - entry.ran)
@@ -305,7 +305,7 @@ class Dispatcher:
         entry.holds -= gain
         self.resources.open += gain
         entry.shape = entry.whole.resume
-        move(entry, TaskState.SUSPENDED)
+        move(entry, SUSPENDED)
         self.suspended[entry] = None
         self._kept += entry.holds
         self.enqueue(entry, now)
@@ -332,15 +332,13 @@ class Dispatcher:
 
     @property
     def is_plain(self) -> bool:
-        """Whether the policy wants to hear of nothing."""
-        return not self._counts
+        """Whether the policy wants to know a task's priority and the time of its arrival, and to hear of nothing."""
+        return not (self._counts or self._ranks or self._grouped)
 
-    def finish_plain(self, entry: Entry) -> None:
-        """The same as ``release`` for one that runs, has no estimate, cannot be preempted and was not asked to stop."""
-        del self.running[entry]
-        self.resources.open += entry.holds
-        entry.holds = 0
-        self._reserved = None
+    @property
+    def is_busy(self) -> bool:
+        """Whether anybody waits for more than a turn: passed, reserved for, made room for, suspended or stopping."""
+        return bool(self._overtaken or self._reserved or self._heir or self._promises or self.suspended)
 
     def _pause(self, entry: Entry, now: float) -> None:
         """It runs no more; how long it did is added up."""

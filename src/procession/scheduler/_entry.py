@@ -29,7 +29,6 @@ class Entry:
         lane: the lane it waits in; ``None`` while it does not wait.
         mark: whatever its policy wants to remember about it.
         state: where it stands.
-        epoch: how often it has moved.
         estimate: how long a run is expected to take, in seconds, or ``None``.
         queued_at: loop time when it began to wait for its turn, kept when it comes back; below 0 before.
         started_at: loop time when the present run or stretch of it began.
@@ -41,7 +40,6 @@ class Entry:
 
     __slots__ = (
         "attempts",
-        "epoch",
         "estimate",
         "holds",
         "lane",
@@ -73,7 +71,6 @@ class Entry:
         self.lane: Lane | None = None
         self.mark: Any = None
         self.state = TaskState.NEW
-        self.epoch = 0
         self.queued_at = -1.0
         self.started_at = 0.0
         self.ran = 0.0

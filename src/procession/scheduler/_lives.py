@@ -15,7 +15,22 @@ from procession.scheduler._config import Preemption
 from procession.scheduler._decide import Preempt
 from procession.scheduler._entry import Entry
 from procession.scheduler._policies import Policy
-from procession.scheduler._states import FINAL, TaskState, move
+from procession.scheduler._states import (
+    BLOCKED,
+    CANCELLED,
+    DELAYED,
+    FAILED,
+    FINAL,
+    MISSED,
+    QUEUED,
+    RETRYING,
+    RUNNING,
+    STOPPING,
+    SUCCEEDED,
+    SUSPENDED,
+    TaskState,
+    move,
+)
 from procession.scheduler._tally import Tally
 
 if TYPE_CHECKING:
@@ -23,8 +38,8 @@ if TYPE_CHECKING:
 
     from procession.scheduler._decide import Dispatcher
 
-_WAITING = (TaskState.BLOCKED, TaskState.DELAYED, TaskState.QUEUED, TaskState.RETRYING)
-_RUNS = (TaskState.RUNNING, TaskState.SUSPENDED)
+_WAITING = (BLOCKED, DELAYED, QUEUED, RETRYING)
+_RUNS = (RUNNING, SUSPENDED)
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,7 +133,6 @@ class Lives:
         kind = type(dispatcher.policy)
         self._sliced = kind.quantum is not Policy.quantum
         self._ticks = kind.tick is not Policy.tick
-        self._plain = not self._sliced and dispatcher.is_plain
 
     # ------------------------------------------------------------------------------------ how many
 
@@ -140,9 +154,19 @@ class Lives:
     def __iter__(self) -> Iterator[Entry]:
         """All that have no fate yet."""
         yield from self.aside
-        yield from (entry for entry in self.dispatcher.queue if entry.state is TaskState.QUEUED)
+        yield from (entry for entry in self.dispatcher.queue if entry.state is QUEUED)
         yield from self.dispatcher.suspended
         yield from self.dispatcher.running
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether the policy wants nothing special of any task."""
+        return self.dispatcher.is_plain and not self._sliced and not self._ticks
+
+    @property
+    def has_dependents(self) -> bool:
+        """Whether anybody comes after another."""
+        return bool(self._dependents)
 
     def due_at(self, entry: Entry) -> float | None:
         """Until when it is delayed or waits to be tried again."""
@@ -165,32 +189,23 @@ class Lives:
             for one in blockers:
                 self._dependents.setdefault(one, []).append(entry)
             self._inherit(entry)
-            move(entry, TaskState.BLOCKED)
+            move(entry, BLOCKED)
             self.aside[entry] = None
         else:
             self._unblocked(entry, now)
         self.tally.submitted += 1
 
-    def accept_plain(self, entry: Entry, now: float) -> None:
-        """The same as ``accept`` for a task without options."""
-        entry.state = TaskState.QUEUED
-        entry.epoch = 1
-        self.dispatcher.enqueue(entry, now)
-        if self._ticks:
-            self._arm_tick()
-        self.tally.submitted += 1
-
     def _unblocked(self, entry: Entry, now: float) -> None:
         not_before = entry.spec.not_before
         if not_before is not None and not_before > now:
-            move(entry, TaskState.DELAYED)
+            move(entry, DELAYED)
             self.aside[entry] = None
             self._timers[entry] = self._add(not_before, _Due.READY, entry)
         else:
             self._enqueue(entry, now)
 
     def _enqueue(self, entry: Entry, now: float) -> None:
-        move(entry, TaskState.QUEUED)
+        move(entry, QUEUED)
         deadline = entry.spec.deadline
         if deadline is not None and now >= deadline and entry.queued_at >= 0:
             self._missed(entry, deadline, now)  # it comes back too late
@@ -235,7 +250,7 @@ class Lives:
 
     def up(self, entry: Entry, *, suspendable: bool) -> None:
         """Its work is under way; from now on it can be made to give way."""
-        if entry.state is not TaskState.RUNNING:
+        if entry.state is not RUNNING:
             return
         if suspendable:
             self._up.add(entry)
@@ -264,19 +279,19 @@ class Lives:
         state = entry.state
         if state in FINAL:
             return False
-        if state in _RUNS or state is TaskState.STOPPING:
+        if state in _RUNS or state is STOPPING:
             self._stop(entry, _Why.CANCEL, reason)
         else:
             self._leave(entry, now)
-            self._settle(entry, TaskState.CANCELLED, None, TaskCancelled(entry.id, reason), now)
+            self._settle(entry, CANCELLED, None, TaskCancelled(entry.id, reason), now)
         return True
 
     def _stop(self, entry: Entry, why: _Why, reason: str) -> None:
         self._endings[entry] = (why, reason)
-        if entry.state is not TaskState.STOPPING:
+        if entry.state is not STOPPING:
             self._clear(entry)
             self.dispatcher.stopping(entry)
-            move(entry, TaskState.STOPPING)
+            move(entry, STOPPING)
         self.effects.append(Stop(entry))
 
     def ended(
@@ -292,7 +307,7 @@ class Lives:
         self.dispatcher.release(entry, now)
         self.ran.add(entry.ran)
         if error is None:
-            self._settle(entry, TaskState.SUCCEEDED, value, None, now)
+            self._settle(entry, SUCCEEDED, value, None, now)
         elif not cancelled:
             self._failed(entry, value, error, now, again=why is not _Why.CANCEL)
         elif why is _Why.REQUEUE:
@@ -303,36 +318,15 @@ class Lives:
         else:
             completed = getattr(error, "completed", None)
             told = TaskCancelled(entry.id, reason or "its work was cancelled from within", completed)
-            self._settle(entry, TaskState.CANCELLED, None, told, now)
-
-    def turn(self, entry: Entry, now: float) -> bool:
-        """The same as ``ended`` for work that has succeeded and has nothing special about it: the way of nearly all.
-
-        ``False`` when there is something special about it; then nothing was done. No effect is left behind: whoever
-        calls this settles the handle.
-        """
-        dispatcher = self.dispatcher
-        if entry.state is not TaskState.RUNNING or entry.estimate is not None or self._dependents or not self._plain:
-            return False
-        dispatcher.finish_plain(entry)
-        ran = now - entry.started_at
-        entry.ran += ran
-        samples = self.ran
-        samples.count += 1
-        samples.total += ran
-        samples.add_recent(ran)
-        entry.state = TaskState.SUCCEEDED
-        entry.epoch += 1
-        self.tally.succeeded += 1
-        return True
+            self._settle(entry, CANCELLED, None, told, now)
 
     def _failed(self, entry: Entry, value: Any, error: BaseException, now: float, *, again: bool) -> None:
         policy = entry.spec.retry
         delay = policy.next_delay(entry.attempts, error, self._rng) if policy is not None and again else None
         if delay is None:
-            self._settle(entry, TaskState.FAILED, value, error, now)
+            self._settle(entry, FAILED, value, error, now)
             return
-        move(entry, TaskState.RETRYING)
+        move(entry, RETRYING)
         self.aside[entry] = None
         self._last_errors[entry] = error
         self._timers[entry] = self._add(now + delay, _Due.READY, entry)
@@ -342,7 +336,7 @@ class Lives:
     def _missed(self, entry: Entry, deadline: float, now: float) -> None:
         error = DeadlineMissed(entry.id, deadline, max(0.0, now - deadline))
         error.__cause__ = self._last_errors.get(entry)
-        self._settle(entry, TaskState.MISSED, None, error, now)
+        self._settle(entry, MISSED, None, error, now)
 
     def _leave(self, entry: Entry, now: float) -> None:
         """It waits no more, wherever it did."""
@@ -370,7 +364,7 @@ class Lives:
         todo = [(entry, error)]
         for before, cause in todo:  # grows while it is walked: a chain may be longer than the stack is deep
             for one in self._dependents.pop(before, ()):
-                if one.state is not TaskState.BLOCKED:
+                if one.state is not BLOCKED:
                     continue
                 if cause is None:
                     self._blockers[one].discard(before)
@@ -383,7 +377,7 @@ class Lives:
                 todo.append((one, failure))
                 del self._blockers[one], self.aside[one]
                 dependents = self._dependents.pop(one, None)
-                self._settle(one, TaskState.FAILED, None, failure, now)
+                self._settle(one, FAILED, None, failure, now)
                 if dependents is not None:
                     self._dependents[one] = dependents
 
@@ -393,7 +387,7 @@ class Lives:
             self._clear(entry)
             self.dispatcher.release(entry, now)
             reason = "it ignored its cancellation and was left behind"
-            self._settle(entry, TaskState.CANCELLED, None, TaskCancelled(entry.id, reason), now)
+            self._settle(entry, CANCELLED, None, TaskCancelled(entry.id, reason), now)
 
     # -------------------------------------------------------------------------------------- time
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine
 from typing import TYPE_CHECKING, Any
 
 from procession._types import Completed
@@ -22,6 +21,8 @@ if TYPE_CHECKING:
     from procession.registry import ProcessRegistry
     from procession.scheduler._lives import Lives
     from procession.scheduler._task import Task
+
+_NEVER = Preemption.NEVER
 
 
 class Outlet:
@@ -53,19 +54,15 @@ class Outlet:
 
     # ----------------------------------------------------------------------------- beginning, ending
 
-    def begin(self, task: Task[Any]) -> Coroutine[Any, Any, Any]:
-        """The coroutine of its work."""
-        work = task._work
+    def begin(self, task: Task[Any]) -> Any:
+        """Begins its work; returns what is to be awaited."""
+        work, spec = task._work, task.spec
         if type(work) is Command:
             return self._command(task, work)
-        kwargs = task.spec.kwargs
-        begun = work(*task._args, **kwargs) if kwargs else work(*task._args)
-        if task.spec.preemption is not Preemption.NEVER:
+        begun = work(*task._args, **spec.kwargs) if spec.kwargs else work(*task._args)
+        if spec.preemption is not _NEVER:
             self._lives.up(task, suspendable=False)
-        if not asyncio.iscoroutine(begun):
-            begun = _awaited(begun)
-        coroutine: Coroutine[Any, Any, Any] = begun
-        return coroutine
+        return begun
 
     async def _command(self, task: Task[Any], command: Command) -> Completed:
         spec = task.spec
@@ -177,7 +174,3 @@ class Outlet:
             registry.publish(
                 TaskRetried(id=task.id, owner=self._owner, attempt=task.attempts, delay=effect.delay, error=text)
             )
-
-
-async def _awaited(begun: Any) -> Any:
-    return await begun

@@ -77,7 +77,7 @@ class Queue:
     def __init__(self, policy: QueuePolicy, resources: Resources) -> None:
         self._policy = policy
         self._resources = resources
-        self._heap: list[tuple[int, int, Lane]] = []
+        self.heap: list[tuple[int, int, Lane]] = []
         self._lanes = 0
         self.count = 0
         self.shapes: dict[Shape, None] = {}
@@ -85,6 +85,11 @@ class Queue:
 
     def __len__(self) -> int:
         return self.count
+
+    @property
+    def is_indexed(self) -> bool:
+        """Whether there are so many shapes that changes have to be noted in a tree."""
+        return self._index is not None
 
     # ------------------------------------------------------------------------------------ in and out
 
@@ -115,7 +120,7 @@ class Queue:
 
     def top(self) -> Lane | None:
         """The lane whose head is next, or ``None`` when nothing waits."""
-        heap = self._heap
+        heap = self.heap
         while heap:
             key = heap[0]
             if key[2].key is key:
@@ -135,7 +140,7 @@ class Queue:
                 head = fifo[0]
                 if head.lane is lane:  # the way of nearly all
                     lane.head = head
-                    heap = self._heap
+                    heap = self.heap
                     lane.key = key = (head.rank + lane.offset, head.number, lane)
                     if heap[0][2] is lane:
                         heapreplace(heap, key)
@@ -201,15 +206,15 @@ class Queue:
         """Puts the lane where its new head belongs; what stood for it in the heap is stale from now on."""
         lane.head = head
         lane.key = key = (head.rank + lane.offset, head.number, lane)
-        heappush(self._heap, key)
+        heappush(self.heap, key)
         self._sweep()
         if self._index is not None:
             self._index.touch(lane.shape)
 
     def _sweep(self) -> None:
-        if len(self._heap) > 2 * self._lanes + 64:
-            self._heap = [key for key in self._heap if key[2].key is key]
-            heapify(self._heap)
+        if len(self.heap) > 2 * self._lanes + 64:
+            self.heap[:] = [key for key in self.heap if key[2].key is key]
+            heapify(self.heap)
 
     def _advance(self, lane: Lane) -> None:
         """Finds the next live head, or closes the lane."""

@@ -10,15 +10,17 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Coroutine, Generator
 from contextvars import Context
+from types import CoroutineType
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from procession.scheduler._short_way import ShortWay
     from procession.scheduler._task import Task
 
 _SLICE = 0.001
 """Seconds a runner goes on with work that never waits, before it lets the loop have its turn."""
 
-Begin = Callable[["Task[Any]"], Coroutine[Any, Any, Any]]
+Begin = Callable[["Task[Any]"], Any]
 Ended = Callable[["Task[Any]", Any, BaseException | None, bool], "Task[Any] | None"]
 
 
@@ -48,12 +50,23 @@ class Runners:
 
     Args:
         loop: where they live.
-        begin: makes the coroutine of a task's work.
+        now: tells the loop's time.
+        begin: begins a task's work: makes the coroutine, or whatever else is to be awaited.
         ended: told how the work ended and whether its runner goes on; returns the next task for it.
+        short: does the same where it is quick.
     """
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, begin: Begin, ended: Ended) -> None:
+    def __init__(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        now: Callable[[], float],
+        begin: Begin,
+        ended: Ended,
+        short: ShortWay | None,
+    ) -> None:
         self._loop = loop
+        self._now = now
+        self._short = short
         self._begin = begin
         self._ended = ended
         self._context = Context()  # of no submitter
@@ -107,25 +120,38 @@ class Runners:
         return len(rest)
 
     async def _serve(self, runner: Runner, task: Task[Any] | None) -> None:
-        loop, begin, ended = self._loop, self._begin, self._ended
+        loop, begin, ended, short = self._loop, self._begin, self._ended, self._short
+        plain = None if short is None else short.plain
         me = asyncio.current_task()
         assert me is not None
-        since = loop.time()
+        now = since = self._now()
         while task is not None:
-            context = task._context or Context()
             value: Any = None
             error: BaseException | None = None
             try:
-                work = begin(task)
+                work = task._work(*task._args) if task.spec is plain else begin(task)
+                if type(work) is not CoroutineType:
+                    work = _awaited(work)
+                context = task._context or Context()
                 try:
                     first = context.run(work.send, None)
                 except StopIteration as stop:
                     value = stop.value
                 else:
                     value = await _Driven(work, context, first)
-                    since = loop.time()
+                    since = now
             except BaseException as raised:  # noqa: BLE001 - it is told to whoever awaits the task
                 error = raised
+            now = self._now()
+            if error is None and short is not None and short.is_open and not me.cancelling():
+                following = short.turn(task, value, now)
+                if following is not None:
+                    task = runner.current = following
+                    following._runner = runner
+                    if now - since > _SLICE:
+                        await asyncio.sleep(0)
+                        now = since = self._now()
+                    continue
             runner.current = task._runner = None
             fatal = isinstance(error, (KeyboardInterrupt, SystemExit, GeneratorExit))
             goes_on = not (me.cancelling() or fatal or self._closed)
@@ -139,13 +165,17 @@ class Runners:
                 runner.wake = loop.create_future()
                 self._idle.append(runner)
                 task = await runner.wake
-                since = loop.time()
+                since = self._now()
             else:
                 task._runner = runner
                 runner.current = task
-                if loop.time() - since > _SLICE:
+                if now - since > _SLICE:
                     await asyncio.sleep(0)
-                    since = loop.time()
+                    since = self._now()
+
+
+async def _awaited(begun: Any) -> Any:
+    return await begun
 
 
 class _Driven:

@@ -8,7 +8,7 @@ import math
 import random
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from contextvars import copy_context
-from types import TracebackType
+from types import FunctionType, TracebackType
 from typing import TYPE_CHECKING, Any, Self, TypeVar, Unpack, overload
 
 from procession._clock import monotonic
@@ -26,10 +26,11 @@ from procession.scheduler._policies import Policy
 from procession.scheduler._resources import Resources
 from procession.scheduler._room import Room
 from procession.scheduler._runner import Runners
+from procession.scheduler._short_way import ShortWay
 from procession.scheduler._spec import Spec
 from procession.scheduler._states import FINAL
 from procession.scheduler._statistics import SchedulerStatistics, statistics
-from procession.scheduler._submission import TaskOptions, check_options, check_priority, check_work
+from procession.scheduler._submission import MOST_URGENT, TaskOptions, check_options, check_priority, check_work
 from procession.scheduler._task import Task
 
 if TYPE_CHECKING:
@@ -39,7 +40,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 log = logging.getLogger("procession.scheduler")
 _COROUTINE = 0x80  # inspect.CO_COROUTINE
-_NORMAL = Priority.NORMAL
+_NORMAL = int(Priority.NORMAL)  # a plain integer is quicker to look at
 
 
 class Scheduler:
@@ -92,7 +93,6 @@ class Scheduler:
         mode = config.preemption
         self._command_spec = Spec(preemption=mode)
         self._call_spec = Spec(preemption=Preemption.NEVER if mode is Preemption.SUSPEND else mode)
-        self._plain_spec = self._call_spec if self._call_spec.preemption is Preemption.NEVER else None
         self._checks_admission = not _is_default(config.queue_policy, "admit")
         self._max_queued = config.max_queued
         self._registry = registry
@@ -102,6 +102,7 @@ class Scheduler:
         self._named: dict[str, Task[Any]] = {}
         self._open = False
         self._closed = False
+        self._short: ShortWay | None = None
         self._kicked = False
         self._failure: BaseException | None = None
 
@@ -123,7 +124,9 @@ class Scheduler:
         self._timer: asyncio.TimerHandle | None = None
         self._timer_at = math.inf
         self._outlet = Outlet(self._lives, loop, self._registry, self._launcher, self._name)
-        self._runners = Runners(loop, self._outlet.begin, self._ended)
+        if self._call_spec.preemption is Preemption.NEVER and self._registry is None and self._lives.is_plain:
+            self._short = ShortWay(self._lives, self._call_spec, loop)
+        self._runners = Runners(loop, self._now, self._outlet.begin, self._ended, self._short)
         self._room = Room()
         self._drained: list[asyncio.Future[None]] = []
         self._open = True
@@ -152,6 +155,7 @@ class Scheduler:
     async def _close(self) -> None:
         if not self._closed:
             self._closed = True
+            self._leave_short_way()
             self._room.close()
             self._cancel_all("the scheduler was closed")
         self._runners.dismiss()
@@ -163,6 +167,11 @@ class Scheduler:
         if self._timer is not None:
             self._timer.cancel()
         await self._outlet.settle()
+
+    def _leave_short_way(self) -> None:
+        """Something is not plain any more; the next decision looks whether it is again."""
+        if self._short is not None:
+            self._short.is_open = False
 
     def _cancel_all(self, reason: str) -> None:
         now = self._now()
@@ -224,14 +233,27 @@ class Scheduler:
             StateError: it was not opened yet.
         """
         lives = self._lives
-        if lives.waiting >= self._max_queued:
+        if lives.dispatcher.queue.count + len(lives.aside) >= self._max_queued and lives.waiting >= self._max_queued:
             self._check_open()
             raise QueueFull(self._max_queued)
-        task = self._make(work, args, priority, resources, options, self._find)
-        if task.spec is not self._plain_spec or self._checks_admission or self._registry is not None:
+        if (
+            options
+            or self._short is None
+            or self._closed
+            or type(work) is not FunctionType
+            or not work.__code__.co_flags & _COROUTINE
+        ):
+            task = self._make(work, args, priority, resources, options, self._find)
             self._accept(task)
             return task
-        lives.accept_plain(task, task.submitted_at)  # the way of nearly all, without detours
+        # The way of nearly all, without detours.
+        if type(priority) is not int or not -MOST_URGENT <= priority <= MOST_URGENT:
+            priority = check_priority(priority)
+        shape = self._resources.shape(resources) if resources else self._plain
+        now = self._now()
+        self._number = number = self._number + 1
+        task = Task(self, number, priority, shape, self._call_spec, None, work, args, copy_context() or None, now)
+        self._short.accept(task, now)
         if not self._kicked:
             self._kicked = True
             self._loop.call_soon(self._dispatch)
@@ -316,6 +338,7 @@ class Scheduler:
         self._make(work, args, priority, resources, options, self._find)  # bad input is told at once
         while self._room.has_line or self._lives.waiting >= self._max_queued:
             self._check_open()
+            self._leave_short_way()
             await self._room.wait(self._loop)
             if self._lives.waiting < self._max_queued:
                 break
@@ -368,6 +391,7 @@ class Scheduler:
         if self._checks_admission:
             self.config.queue_policy.admit(task, task.submitted_at)
         lives = self._lives
+        self._leave_short_way()
         lives.accept(task, task.submitted_at)
         if task.spec.id:
             self._named[task.spec.id] = task
@@ -419,6 +443,8 @@ class Scheduler:
             if lives.effects:
                 self._carry_out()
                 now = self._now()
+            if self._short is not None and not self._room.has_line:
+                self._short.look()
             if task is None:
                 return None
             if task._runner is None:
@@ -432,13 +458,8 @@ class Scheduler:
         following: Task[Any] | None = None
         now = self._now()
         try:
-            if error is None and task.spec is self._plain_spec and self._lives.turn(task, now):
-                task._settle(value, None, now, self._loop)
-                if self._registry is not None:
-                    self._outlet.finished(task, now)
-            else:
-                self._outlet.ended(task, value, error, now)
-                self._carry_out()
+            self._outlet.ended(task, value, error, now)
+            self._carry_out()
             if goes_on:
                 following = self._next(now)
             elif not self._kicked:
@@ -446,8 +467,7 @@ class Scheduler:
                 self._loop.call_soon(self._dispatch)
         except Exception as raised:  # noqa: BLE001 - a policy of the user's own
             self._fail(raised)
-        if following is None or self._drained or self._room.has_line or self._lives.next_due != self._timer_at:
-            self._make_known()
+        self._make_known()
         return following
 
     def _carry_out(self) -> None:
@@ -494,6 +514,7 @@ class Scheduler:
             self._failure.__cause__ = error
             log.error("the scheduler stops: its policy raised", exc_info=error)
         self._closed = True
+        self._leave_short_way()
         self._lives.dispatcher.forsake()
         self._room.close()
         self._cancel_all(f"the policy raised {error!r}")
@@ -501,6 +522,7 @@ class Scheduler:
     # ------------------------------------------------------------------------------ asking and waiting
 
     def _cancel(self, task: Task[Any], reason: str) -> bool:
+        self._leave_short_way()
         try:
             cancelled = self._lives.cancel(task, reason, self._now())
         except Exception as error:  # noqa: BLE001 - a policy of the user's own

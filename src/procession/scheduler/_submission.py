@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from procession.process import Process
     from procession.scheduler._task import Task
 
-_MOST_URGENT = 1 << 31
+MOST_URGENT = 1 << 31
 _COROUTINE = inspect.CO_COROUTINE
 _LEVELS = {level: int(level) for level in Priority}
 _AUTOMATIC = "task-"
@@ -92,8 +92,8 @@ def check_priority(priority: object) -> int:
         raise ConfigError(
             "priority", priority, "a Priority or any other whole number is needed; the smaller goes first"
         )
-    if not -_MOST_URGENT <= value <= _MOST_URGENT:
-        raise ConfigError("priority", priority, f"a whole number from {-_MOST_URGENT} to {_MOST_URGENT} is needed")
+    if not -MOST_URGENT <= value <= MOST_URGENT:
+        raise ConfigError("priority", priority, f"a whole number from {-MOST_URGENT} to {MOST_URGENT} is needed")
     return value
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from procession.scheduler._states import TaskState
+from procession.scheduler._states import CANCELLED, FAILED, SUCCEEDED, TaskState
 
 
 @dataclass(slots=True)
@@ -21,11 +21,11 @@ class Tally:
 
     def count(self, state: TaskState) -> None:
         """A task has reached its fate."""
-        if state is TaskState.SUCCEEDED:
+        if state is SUCCEEDED:
             self.succeeded += 1
-        elif state is TaskState.FAILED:
+        elif state is FAILED:
             self.failed += 1
-        elif state is TaskState.CANCELLED:
+        elif state is CANCELLED:
             self.cancelled += 1
         else:
             self.missed += 1

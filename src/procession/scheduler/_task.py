@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from procession.errors import StateError
 from procession.scheduler._entry import Entry
-from procession.scheduler._states import FINAL, TaskState
+from procession.scheduler._states import CANCELLED, FINAL, NEW, SUSPENDED, TaskState
 
 if TYPE_CHECKING:
     from procession.process import Process
@@ -80,8 +80,7 @@ class Task(Entry, Generic[T]):
         self.slot = priority
         self.lane = None
         self.mark = None
-        self.state = TaskState.NEW
-        self.epoch = 0
+        self.state = NEW
         self.queued_at = -1.0
         self.started_at = 0.0
         self.ran = 0.0
@@ -107,7 +106,7 @@ class Task(Entry, Generic[T]):
 
     def cancelled(self) -> bool:
         """Whether it was cancelled."""
-        return self.state is TaskState.CANCELLED
+        return self.state is CANCELLED
 
     def result(self) -> T:
         """What its work returned.
@@ -188,6 +187,11 @@ class Task(Entry, Generic[T]):
         self.finished_at = now
         self._work = self._context = self._runner = self._process = None
         self._args = ()
+        if self._waiters is not None:
+            self._tell(loop)
+
+    def _tell(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Wakes who waits for it."""
         waiters, self._waiters = self._waiters, None
         if waiters:
             for waiter in waiters:
@@ -232,7 +236,7 @@ class Task(Entry, Generic[T]):
     @property
     def run_time(self) -> float:
         """Seconds the present or last attempt has run, suspensions left out."""
-        if self._runner is not None and self.state is not TaskState.SUSPENDED:
+        if self._runner is not None and self.state is not SUSPENDED:
             return self.ran + self._home._now() - self.started_at
         return self.ran
 

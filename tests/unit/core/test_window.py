@@ -38,8 +38,8 @@ def test_percentiles_are_the_least_value_that_so_many_do_not_exceed(count):
         assert got == ordered[ceil(Fraction(share, 100) * count) - 1]
 
 
-def test_old_measurements_count_in_the_mean_but_not_in_the_percentiles():
+def test_old_measurements_are_counted_and_otherwise_forgotten():
     samples = Samples(4)
     for value in (1000.0, 1.0, 2.0, 3.0, 4.0):
         samples.add(value)
-    assert samples.summary() == Percentiles(5, 202.0, 2.0, 4.0, 4.0, 4.0)
+    assert samples.summary() == Percentiles(5, 2.5, 2.0, 4.0, 4.0, 4.0)
