@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import ast
 import importlib
 import inspect
+import subprocess
+import sys
 from collections.abc import Iterator
+from pathlib import Path
 from types import ModuleType
 from typing import Any
 
@@ -84,6 +88,29 @@ def test_facade_names_exist_once_and_come_from_public_modules() -> None:
     assert len(names) == len(set(names))
     assert [name for name in names if not hasattr(procession, name)] == []
     assert [name for name in names if name.startswith("_") and name != "__version__"] == []
+
+
+def test_the_facade_tells_type_checkers_what_it_imports_on_first_use() -> None:
+    tree = ast.parse(Path(procession.__file__).read_text(encoding="utf-8"))
+    told = {
+        (node.module, alias.name)
+        for block in tree.body
+        if isinstance(block, ast.If)
+        for node in block.body
+        if isinstance(node, ast.ImportFrom)
+        for alias in node.names
+    }
+    assert told == {(module, name) for module, names in procession._HOMES.items() for name in names}
+    for module, name in told:
+        assert getattr(procession, name) is getattr(importlib.import_module(str(module)), name)
+    with pytest.raises(AttributeError, match="no_such_name"):
+        procession.no_such_name  # noqa: B018
+
+
+def test_the_facade_alone_imports_nothing_of_the_library() -> None:
+    program = "import sys, procession; print(*(m for m in sys.modules if m.startswith(('procession.', 'pydantic'))))"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == []
 
 
 def test_facade_leaks_no_private_helpers() -> None:
