@@ -500,9 +500,9 @@ class TaskTimeout(SchedulerError, ExecutionTimeout):
         self.id = id
         self.timeout = timeout
         self.phase = phase
-        self.command = None  # type: ignore[assignment]  # there is none, unlike in every other ExecutionTimeout
-        self.completed = None
-        self.report = None
+        self.command: Any = None  # there is none, unlike in every other ExecutionTimeout
+        self.completed: Completed | None = None
+        self.report: StopReport | None = None
 
     def __str__(self) -> str:
         return f"{self.id} was stopped after {self.timeout:g} s (phase: {self.phase})"

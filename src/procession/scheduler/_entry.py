@@ -59,23 +59,23 @@ class Entry:
     )
 
     def __init__(self, number: int, priority: int, shape: Shape, spec: Spec, estimate: float | None = None) -> None:
-        self.number = number
-        self.priority = priority
-        self.whole = shape
-        self.shape = shape
-        self.holds = 0
-        self.spec = spec
-        self.estimate = estimate
-        self.rank = 0
+        self.number: int = number
+        self.priority: int = priority
+        self.whole: Shape = shape
+        self.shape: Shape = shape
+        self.holds: int = 0
+        self.spec: Spec = spec
+        self.estimate: float | None = estimate
+        self.rank: int = 0
         self.slot: Hashable = priority
         self.lane: Lane | None = None
         self.mark: Any = None
-        self.state = TaskState.NEW
-        self.queued_at = -1.0
-        self.started_at = 0.0
-        self.ran = 0.0
-        self.attempts = 0
-        self.preemptions = 0
+        self.state: TaskState = TaskState.NEW
+        self.queued_at: float = -1.0
+        self.started_at: float = 0.0
+        self.ran: float = 0.0
+        self.attempts: int = 0
+        self.preemptions: int = 0
 
     @property
     def id(self) -> str:

@@ -35,10 +35,10 @@ class Job:
         resources: Mapping[str, float] | None = None,
         **options: Unpack[TaskOptions],
     ) -> None:
-        self.work = work
-        self.args = args
+        self.work: Work = work
+        self.args: tuple[Any, ...] = args
         self.priority: int = priority  # type: ignore[assignment]  # given by `of`
-        self.resources = resources
+        self.resources: Mapping[str, float] | None = resources
         self.options: Mapping[str, Any] = options
 
     @classmethod

@@ -39,11 +39,11 @@ class Lane:
     __slots__ = ("dead", "early", "fifo", "group", "head", "key", "offset", "priority", "shape", "slot")
 
     def __init__(self, slot: Hashable, shape: Shape, priority: int, group: Hashable, offset: int) -> None:
-        self.slot = slot
-        self.shape = shape
-        self.priority = priority
-        self.group = group
-        self.offset = offset
+        self.slot: Hashable = slot
+        self.shape: Shape = shape
+        self.priority: int = priority
+        self.group: Hashable = group
+        self.offset: int = offset
         self.fifo: deque[Entry] = deque()
         self.early: list[tuple[int, int, Entry]] = []
         self.head: Entry | None = None

@@ -42,9 +42,9 @@ class Shape:
     __slots__ = ("__weakref__", "lanes", "leaf", "need", "resume")
 
     def __init__(self, need: int, released: int) -> None:
-        self.need = need
+        self.need: int = need
         self.lanes: dict[Hashable, Lane] = {}
-        self.leaf = -1
+        self.leaf: int = -1
         rest = need & released
         self.resume: Shape = self if rest == need else Shape(rest, released)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Hashable
 from contextvars import Context
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
@@ -14,6 +14,7 @@ from procession.scheduler._states import CANCELLED, FINAL, NEW, SUSPENDED, TaskS
 if TYPE_CHECKING:
     from procession.process import Process
     from procession.scheduler._explain import Explanation
+    from procession.scheduler._queue import Lane
     from procession.scheduler._resources import Shape
     from procession.scheduler._runner import Runner
     from procession.scheduler._scheduler import Scheduler
@@ -72,18 +73,19 @@ class Task(Entry, Generic[T]):
         # The same as Entry.__init__, written out: this is the hot path of submitting.
         self.number = number
         self.priority = priority
-        self.whole = self.shape = shape
+        self.whole = shape
+        self.shape = shape
         self.holds = 0
         self.spec = spec
         self.estimate = estimate
         self.rank = 0
-        self.slot = priority
-        self.lane = None
-        self.mark = None
+        self.slot: Hashable = priority
+        self.lane: Lane | None = None
+        self.mark: Any = None
         self.state = NEW
-        self.queued_at = -1.0
-        self.started_at = 0.0
-        self.ran = 0.0
+        self.queued_at: float = -1.0
+        self.started_at: float = 0.0
+        self.ran: float = 0.0
         self.attempts = 0
         self.preemptions = 0
         self._home = home
@@ -95,7 +97,7 @@ class Task(Entry, Generic[T]):
         self._waiters: list[asyncio.Future[None] | Callable[[Any], object]] | None = None
         self._runner: Runner | None = None
         self._process: Process | None = None
-        self.submitted_at = now
+        self.submitted_at: float = now
         self.finished_at: float | None = None
 
     # ----------------------------------------------------------------------------------- its fate

@@ -85,9 +85,9 @@ class FairShare(Policy):
     ) -> None:
         if weights is not None and not isinstance(weights, Mapping):
             raise ConfigError("weights", weights, 'weights by tenant are needed, for example {"team-a": 2.0}')
-        self.weights = dict(weights or {})
+        self.weights: dict[str, float] = dict(weights or {})
         self.default_weight = default_weight
-        self.nominal = seconds("nominal", nominal)
+        self.nominal: float = seconds("nominal", nominal)
         self._default_price = _price("default_weight", default_weight)
         for tenant in self.weights:
             if not isinstance(tenant, str):

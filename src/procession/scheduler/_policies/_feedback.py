@@ -56,8 +56,8 @@ class MultiLevelFeedback(Policy):
     def __init__(
         self, levels: int | None = None, quantum: float | Sequence[float] = 0.1, boost: float | None = 10.0
     ) -> None:
-        self.quanta = _quanta(levels, quantum)
-        self.boost = None if boost is None else seconds("boost", boost)
+        self.quanta: tuple[float, ...] = _quanta(levels, quantum)
+        self.boost: float | None = None if boost is None else seconds("boost", boost)
         self._arrivals = Arrivals()
         self._epoch = 0
         self._boosted_at = 0.0

@@ -46,7 +46,7 @@ class TimeSlice(Policy):
     """
 
     def __init__(self, quantum: float = 0.1) -> None:
-        self.length = seconds("quantum", quantum)
+        self.length: float = seconds("quantum", quantum)
         self._arrivals = Arrivals()
 
     def rank(self, task: QueuedTask, now: int) -> int:
