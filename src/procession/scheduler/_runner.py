@@ -109,12 +109,12 @@ class Runners:
             if runner.wake is not None and not runner.wake.done():
                 runner.wake.set_result(None)
 
-    async def wait(self, timeout: float) -> int:
-        """Waits until all have gone, or ``timeout`` seconds; returns how many have not.
+    async def wait(self, timeout: float, but: asyncio.Task[Any] | None) -> int:
+        """Waits until all have gone but the one that asks, or ``timeout`` seconds; returns how many have not.
 
         Cancellation: safe; only the waiting ends.
         """
-        rest = {task for task in self._all if task is not asyncio.current_task()}
+        rest = self._all - {but}
         if rest:
             _, rest = await asyncio.wait(rest, timeout=timeout)
         return len(rest)
