@@ -259,9 +259,9 @@ def test_lanes_that_fit_come_in_order_whatever_their_shape():
 def test_the_index_comes_and_goes_with_the_number_of_shapes():
     rig = Rig()
     entries = [rig.push(cpu=number) for number in range(_MANY_SHAPES + 1)]
-    assert rig.queue._index is None
+    assert not rig.queue.is_indexed
     next(rig.queue.fitting())
-    assert rig.queue._index is not None
+    assert rig.queue.is_indexed
     first, last = rig.push(rank=-1, cpu=500), rig.push(rank=1, cpu=500)
     assert [lane.head for lane in rig.queue.fitting()][:1] == [first]
     assert rig.pop() is first
@@ -271,9 +271,9 @@ def test_the_index_comes_and_goes_with_the_number_of_shapes():
     rig.queue.reoffset([0])
     for entry in entries[: _MANY_SHAPES // 2 + 1]:
         rig.queue.discard(entry)
-        assert rig.queue._index is not None
+        assert rig.queue.is_indexed
     rig.drain()
-    assert rig.queue._index is None
+    assert not rig.queue.is_indexed
 
 
 def test_the_index_sees_a_lane_of_many_that_closes():

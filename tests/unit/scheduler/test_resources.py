@@ -91,7 +91,7 @@ def test_nonsense_is_refused_and_named(wanted):
 
 def test_what_is_no_mapping_is_refused():
     with pytest.raises(ConfigError) as caught:
-        make().shape([("cpu_cores", 2)])  # type: ignore[arg-type]
+        make().shape([("cpu_cores", 2)])
     assert caught.value.field == "resources"
 
 
