@@ -20,6 +20,7 @@ from procession.scheduler._room import Room
 from procession.scheduler._runner import Runners
 from procession.scheduler._short_way import ShortWay
 from procession.scheduler._spec import Spec
+from procession.scheduler._states import RUNNING
 
 if TYPE_CHECKING:
     from procession.abc import Launcher
@@ -145,9 +146,14 @@ class Engine:
             if task is None:
                 return None
             if task._runner is None:
-                if self._registry is not None:
-                    outlet.started(task)
-                return task  # type: ignore[no-any-return]
+                if self._registry is None:
+                    return task  # type: ignore[no-any-return]
+                outlet.started(task)
+                if task.state is RUNNING:
+                    return task  # type: ignore[no-any-return]
+                outlet.ended(task, None, asyncio.CancelledError(), now)  # a listener has cancelled it
+                self._carry_out()
+                continue
             outlet.thaw(task)
 
     def _ended(self, task: Task[Any], value: Any, error: BaseException | None, goes_on: bool) -> Task[Any] | None:

@@ -20,8 +20,8 @@ class Room:
         """Whether anybody waits."""
         return bool(self._line)
 
-    async def wait(self, loop: asyncio.AbstractEventLoop) -> None:
-        """Waits to be let in.
+    async def wait(self, loop: asyncio.AbstractEventLoop, *, first: bool = False) -> None:
+        """Waits to be let in, at the end of the line or as its ``first``.
 
         Raises:
             Closed: there will be no more room.
@@ -31,7 +31,10 @@ class Room:
         if self._closed:
             raise Closed("scheduler")
         place: asyncio.Future[None] = loop.create_future()
-        self._line.append(place)
+        if first:
+            self._line.appendleft(place)
+        else:
+            self._line.append(place)
         try:
             await place
         except asyncio.CancelledError:

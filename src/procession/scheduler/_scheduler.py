@@ -235,8 +235,15 @@ class Scheduler(Engine):
             made[index] = task
         for number, index in enumerate(sorted(made)):  # numbered as they were given, which decides ties
             made[index].number = self._number - len(made) + 1 + number
-        for index in sorted(made):
-            self._accept(made[index])
+        accepted: list[Task[Any]] = []
+        try:
+            for index in sorted(made):
+                self._accept(made[index])
+                accepted.append(made[index])
+        except BaseException:
+            for task in accepted:  # the policy has refused one of them
+                self._cancel(task, "another task of the same call was refused")
+            raise
         return [made[index] for index in range(len(jobs))]
 
     async def submit_when_room(
@@ -264,12 +271,12 @@ class Scheduler(Engine):
         Cancellation: safe; nothing was submitted, and the room goes to the next who waits.
         """
         self._make(work, args, priority, resources, options, self._find)  # bad input is told at once
-        while self._room.has_line or self._lives.waiting >= self._max_queued:
+        again = False
+        while (self._room.has_line and not again) or self._lives.waiting >= self._max_queued:
             self._check_open()
             self._leave_short_way()
-            await self._room.wait(self._loop)
-            if self._lives.waiting < self._max_queued:
-                break
+            await self._room.wait(self._loop, first=again)
+            again = True  # who was let in and found the room taken by somebody else stays the first
         try:
             return self.submit(work, *args, priority=priority, resources=resources, **options)
         finally:
