@@ -129,10 +129,10 @@ class Runners:
             value: Any = None
             error: BaseException | None = None
             try:
-                work = task._work(*task._args) if task.spec is plain else begin(task)
+                context = task._context or Context()
+                work = context.run(task._work, *task._args) if task.spec is plain else context.run(begin, task)
                 if type(work) is not CoroutineType:
                     work = _awaited(work)
-                context = task._context or Context()
                 try:
                     first = context.run(work.send, None)
                 except StopIteration as stop:

@@ -50,6 +50,7 @@ class Task(Entry, Generic[T]):
         "_home",
         "_process",
         "_runner",
+        "_trace",
         "_value",
         "_waiters",
         "_work",
@@ -119,7 +120,7 @@ class Task(Entry, Generic[T]):
         """
         error = self.exception()
         if error is not None:
-            raise error
+            raise error.with_traceback(self._trace)  # the same for everybody: it does not grow with each who asks
         value: T = self._value
         return value
 
@@ -186,6 +187,7 @@ class Task(Entry, Generic[T]):
         """Its fate, told once."""
         self._value = value
         self._error = error
+        self._trace = None if error is None else error.__traceback__
         self.finished_at = now
         self._work = self._context = self._runner = self._process = None
         self._args = ()
