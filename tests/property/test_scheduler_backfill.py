@@ -42,6 +42,7 @@ class Simulation:
         self.until = until
         self.started: dict[int, float] = {}
         self.reserved: dict[int, list[tuple[float, float]]] = {}
+        self.blocked: dict[int, list[float]] = {}
         self.head: Entry | None = None
         self.overtaken: dict[int, int] = {}
         self.passes = 0
@@ -88,6 +89,9 @@ class Simulation:
         if head is not None and found is not head and (made := dispatcher.reservation(head, now)) is not None:
             self.moments.append((now, len(self.started)))
             self.reserved.setdefault(head.number, []).append((made.at, now))
+        elif head is not None and found is not head:
+            self.moments.append((now, len(self.started)))
+            self.blocked.setdefault(head.number, []).append(now)
         if found is not None:
             assert isinstance(found, Entry)
             assert found.number not in self.started
@@ -95,7 +99,7 @@ class Simulation:
             if found is not head:
                 assert head is not None
                 self.passes += 1
-                self.overtaken[head.number] = self.overtaken.get(head.number, 0) + 1
+                self.overtaken[head.number] = dispatcher.overtaken(head)
         return found
 
 
@@ -140,8 +144,21 @@ def test_under_exact_estimates_a_head_starts_no_later_than_if_nobody_had_passed_
 def test_without_estimates_a_head_is_overtaken_a_bounded_number_of_times(tasks, most):
     simulation = Simulation(tasks, unknown, max_overtakes=most)
     assert all(times <= most for times in simulation.overtaken.values())
-    if not most:
-        assert simulation.started == Simulation(tasks, unknown, backfill=False).started
+
+
+@pytest.mark.row("SC6")
+@MANY
+@given(TASKS, st.data())
+def test_without_estimates_only_what_a_head_has_no_use_for_is_taken_for_nothing(tasks, data):
+    simulation = Simulation(tasks, unknown, max_overtakes=0)
+    assert set(simulation.overtaken.values()) <= {0}
+    if not simulation.moments:
+        return
+    until = data.draw(st.sampled_from(simulation.moments))
+    without = Simulation(tasks, unknown, max_overtakes=0, until=until)
+    for number, times in simulation.blocked.items():
+        if until[0] in times and simulation.started[number] >= until[0]:
+            assert simulation.started[number] <= without.started[number]
 
 
 @pytest.mark.row("SC6")

@@ -73,3 +73,13 @@ class Ends:
                     index += 1
                 return Reservation(at, room - need)
         return None
+
+    def spare(self, need: int) -> int:
+        """What others may take now without ever delaying ``need``, whenever that can start; packed, guards set.
+
+        Of what ``need`` lacks, nothing; of the rest, what it leaves over.
+        """
+        guard = self._resources.guard
+        left = self._resources.open - need
+        lacking = guard & ~left
+        return left & ~(lacking - (lacking >> 63)) | guard

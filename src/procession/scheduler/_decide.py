@@ -224,20 +224,22 @@ class Dispatcher:
         """A lane whose head may pass the blocked one."""
         reservation = self.reservation(head, now)
         passed = self._overtaken.get(head, 0)
-        if reservation is None and passed >= self._max_overtakes:
-            return None
         guard = self.resources.guard
+        spare = self._ends.spare(head.shape.need) if reservation is None else reservation.extra
         for lane in islice(self.queue.fitting(), _TRIED):
             entry = lane.head
             assert entry is not None
-            if reservation is None:
-                self._overtaken[head] = passed + 1
+            if (spare - lane.shape.need) & guard == guard:
+                if reservation is not None:
+                    reservation.extra -= lane.shape.need
                 return lane
+            if reservation is None:
+                if passed < self._max_overtakes:
+                    self._overtaken[head] = passed + 1
+                    return lane
+                continue
             estimate = entry.estimate  # nothing is known about one that has outlived its own
             if estimate is not None and entry.ran <= estimate and now + estimate - entry.ran <= reservation.at:
-                return lane
-            if (reservation.extra - lane.shape.need) & guard == guard:
-                reservation.extra -= lane.shape.need
                 return lane
         return None
 

@@ -331,27 +331,42 @@ def test_a_task_with_an_estimate_below_a_second_does_not_hide_behind_one_without
 @pytest.mark.row("SC6")
 def test_without_estimates_a_task_is_passed_a_bounded_number_of_times():
     rig = Rig(max_overtakes=3)
-    first = rig.start(cpu=8)
+    first = rig.start(cpu=4)
     head = rig.submit(cpu=8)
-    small = [rig.submit() for _ in range(9)]
+    small = [rig.submit(cpu=1) for _ in range(9)]
     assert rig.all() == small[:3]
     assert rig.dispatcher.overtaken(head) == 3
-    rig.end(first)
-    assert rig.all() == [head, *small[3:]]
+    for entry in (first, *small[:3]):
+        rig.end(entry)
+    assert rig.all() == [head]
+    rig.end(head)
+    assert rig.all() == small[3:]
     assert (rig.dispatcher.overtaken(head), rig.dispatcher._overtaken) == (0, {})
+
+
+@pytest.mark.row("SC6")
+def test_who_takes_nothing_the_head_could_use_passes_it_as_often_as_it_likes():
+    rig = Rig(max_overtakes=0)
+    rig.start(cpu=8)
+    head = rig.submit(cpu=8)
+    small = [rig.submit() for _ in range(9)]
+    free = rig.resources.amount(rig.resources.open & ~rig.resources.guard, "slots")
+    assert rig.all() == small[: int(free) - 1]  # one slot is kept for the head
+    assert rig.dispatcher.overtaken(head) == 0
 
 
 @pytest.mark.row("SC6")
 def test_who_was_the_head_and_then_passes_another_is_forgotten():
     rig = Rig()
     first = rig.start(cpu=6)
-    second = rig.start(cpu=2)
+    second = rig.start(cpu=1)
     was_head = rig.submit(cpu=2, priority=2)
-    small = rig.submit(priority=2)
+    small = rig.submit(cpu=1, priority=2)
     assert rig.all() == [small]
     assert rig.dispatcher.overtaken(was_head) == 1
     head = rig.submit(cpu=8, priority=0)
     rig.end(second)
+    rig.end(small)
     assert rig.all() == [was_head]
     assert list(rig.dispatcher._overtaken) == [head]
     rig.dispatcher.withdraw(head, 0.0)
