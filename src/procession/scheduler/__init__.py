@@ -13,6 +13,7 @@ from procession.scheduler._policies import MultiLevelFeedback as MultiLevelFeedb
 from procession.scheduler._policies import Policy as Policy
 from procession.scheduler._policies import PriorityAging as PriorityAging
 from procession.scheduler._policies import TimeSlice as TimeSlice
+from procession.scheduler._recurring import Recurring as Recurring
 from procession.scheduler._scheduler import Scheduler as Scheduler
 from procession.scheduler._states import TASK_MOVES as TASK_MOVES
 from procession.scheduler._states import TaskState as TaskState

@@ -25,6 +25,7 @@ from procession.scheduler._states import RUNNING
 if TYPE_CHECKING:
     from procession.abc import Launcher
     from procession.registry import ProcessRegistry
+    from procession.scheduler._recurring import Timetable
     from procession.scheduler._task import Task
 
 log = logging.getLogger("procession.scheduler")
@@ -32,6 +33,8 @@ log = logging.getLogger("procession.scheduler")
 
 class Engine:
     """Owns the core, its runners and its timer; :class:`Scheduler` is what users see of it."""
+
+    _timetable: Timetable
 
     def __init__(
         self,
@@ -79,7 +82,7 @@ class Engine:
         # What the loop's own method calls, without the detour; others keep a clock of their own.
         self._now = monotonic if type(loop).time is asyncio.BaseEventLoop.time else loop.time
         self._timer: asyncio.TimerHandle | None = None
-        self._timer_at = math.inf
+        self._timer_at = self._armed_for = math.inf
         self._outlet = Outlet(self._lives, loop, self._registry, self._launcher, self._name)
         if self._call_spec.preemption is Preemption.NEVER and self._registry is None and self._lives.is_plain:
             self._short = ShortWay(self._lives, self._call_spec, loop)
@@ -116,6 +119,7 @@ class Engine:
             self._short.is_open = False
 
     def _cancel_all(self, reason: str) -> None:
+        self._timetable.close()
         now = self._now()
         for task in list(self._lives):
             self._lives.cancel(task, reason, now)
@@ -202,12 +206,15 @@ class Engine:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
-        self._timer_at = at = self._lives.next_due
+        self._timer_at = self._lives.next_due
+        self._armed_for = at = min(self._timer_at, self._timetable.next_due)
         if at < math.inf and not (self._closed and not self._lives.unfinished):
             self._timer = self._loop.call_at(at, self._due)
 
     def _due(self) -> None:
         self._timer, self._timer_at = None, math.inf
+        if self._timetable.next_due < math.inf:  # a timer may fire a little early
+            self._timetable.run(max(self._now(), self._armed_for))
         self._dispatch()
 
     def _fail(self, error: BaseException) -> None:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import random
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from contextvars import copy_context
 from types import FunctionType, TracebackType
 from typing import TYPE_CHECKING, Any, Self, TypeVar, Unpack, overload
 
+from procession._clock import wall as wall_time
 from procession._core.aio import finish
 from procession._types import Completed, Priority
 from procession.command import Command
@@ -17,6 +19,8 @@ from procession.scheduler._config import SchedulerConfig
 from procession.scheduler._engine import Engine
 from procession.scheduler._explain import Explanation, explain
 from procession.scheduler._job import Job, Work, in_order
+from procession.scheduler._recurring import Timetable
+from procession.scheduler._recurs import Recurs
 from procession.scheduler._states import FINAL
 from procession.scheduler._statistics import SchedulerStatistics, statistics
 from procession.scheduler._submission import MOST_URGENT, TaskOptions, check_options, check_priority, check_work
@@ -32,7 +36,7 @@ _COROUTINE = 0x80  # inspect.CO_COROUTINE
 _NORMAL = int(Priority.NORMAL)  # a plain integer is quicker to look at
 
 
-class Scheduler(Engine):
+class Scheduler(Recurs, Engine):
     """Runs tasks in the right order within given limits. Use it as an async context manager.
 
     ::
@@ -49,7 +53,8 @@ class Scheduler(Engine):
         registry: is told of tasks (``TaskSubmitted`` … ``TaskFinished``) and of the processes of commands.
         launcher: the engine that starts them. Default: the best the system has.
         name: the ``owner`` in events and records.
-        seed: makes the jitter of retries repeatable.
+        seed: makes jitter repeatable, that of retries and of recurring tasks.
+        wall: tells seconds since the epoch to ``cron``, for tests. Default: the system's clock.
 
     Raises:
         ConfigError: the configuration is none, or does not fit together.
@@ -63,7 +68,9 @@ class Scheduler(Engine):
         launcher: Launcher | None = None,
         name: str = "scheduler",
         seed: int | None = None,
+        wall: Callable[[], float] = wall_time,
     ) -> None:
+        self._timetable = Timetable(self, random.Random(seed), wall)  # noqa: S311 - jitter
         super().__init__(
             SchedulerConfig() if config is None else config,
             registry=registry,
