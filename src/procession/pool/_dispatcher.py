@@ -14,6 +14,7 @@ from procession._types import Priority
 from procession.errors import ConfigError
 from procession.pool._autoscale import Load
 from procession.pool._call import Call, Future
+from procession.pool._channel import Parcel
 from procession.pool._config import PoolConfig
 from procession.pool._errors import CallTimeout, PoisonedTask, PoolClosed, PoolExhausted, WorkerLoss, WorkerLost
 from procession.pool._fleet import Fleet
@@ -157,7 +158,7 @@ class Dispatcher:
         parcel = self._functions.pack(known, function, args, kwargs)
         now = self.loop.time()
         call = Call(known, name_of(function), parcel, priority, future, retries, timeout, now)
-        worker = None if self._queue else self._worker_for(known)
+        worker = None if self._queue else self._worker_for(known, parcel)
         if worker is not None:
             self._assign(worker, call, now)
         elif most is not None and len(self._queue) >= most:
@@ -169,7 +170,7 @@ class Dispatcher:
             call.timer = self.loop.call_at(now + timeout, self._timed_out, call)
         return call
 
-    def _worker_for(self, function: Function | None) -> FunctionWorker | None:
+    def _worker_for(self, function: Function | None, parcel: Parcel) -> FunctionWorker | None:
         """Who can run a call now, or very soon: the one that was idle last, or the one with the least to do."""
         if self._idle:
             return next(reversed(self._idle))
@@ -177,14 +178,14 @@ class Dispatcher:
             return None
         best = None
         for worker in self.fleet:
-            if (best is None or worker.load < best.load) and worker.pending and worker.has_room(function, self._depth):
-                best = worker
+            if (best is None or worker.load < best.load) and worker.pending:
+                best = worker if worker.has_room(function, parcel, self._depth) else best
         return best
 
     def _assign(self, worker: FunctionWorker, call: Call, now: float) -> None:
         if not worker.pending:
-            self._idle.pop(worker, None)
-            self.fleet.roster.take(worker.slot)
+            if self._idle.pop(worker, worker) is None:
+                self.fleet.roster.take(worker.slot)
         elif self._unstick is None:
             self._unstick = self.loop.call_at(now + _STUCK, self._look_for_stuck)
         worker.assign(call, now)
@@ -195,7 +196,7 @@ class Dispatcher:
         now = 0.0
         while queue:
             call = queue.peek()
-            if not worker.has_room(call.function, self._depth):
+            if not worker.has_room(call.function, call.parcel, self._depth):
                 return
             queue.pop()
             now = now or self.loop.time()
@@ -311,9 +312,12 @@ class Dispatcher:
     def moved(self, calls: Sequence[Call]) -> None:
         """These calls were not begun where they were sent: they are the first of their kind again."""
         for call in reversed(calls):
-            if call.future.done():
-                continue
-            self._queue.push_front(call, call.priority)
+            if call.fate is not None:
+                self._settle(call, call.fate)
+            elif self._closed is not None:
+                self._settle(call, PoolClosed(self.name))
+            elif not call.future.done():
+                self._queue.push_front(call, call.priority)
         if calls:
             for worker in list(reversed(self._idle)):
                 self._fill(worker)

@@ -170,7 +170,8 @@ class Template:
             raise OSError(errno.ESRCH, "the template is gone")
         self._tokens += 1
         token = self._tokens
-        future = self._asked[token] = self._loop.create_future()
+        future: asyncio.Future[tuple[int, int]] = self._loop.create_future()
+        self._asked[token] = future
         cookie = this_program().cookies(id)[_ID]
         rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", fds))]
         cancelled: asyncio.CancelledError | None = None

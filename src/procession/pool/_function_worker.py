@@ -38,6 +38,9 @@ if TYPE_CHECKING:
 BUDGET = 0.001
 """Seconds of expected work behind which a call may be put at a worker: also the most it delays what is more urgent."""
 
+_BULKY = 1 << 17
+"""Bytes from which a call does not wait at a worker: it could not be taken back before all of it was sent."""
+
 _PHASES = {_worker.READING: "reading", _worker.RUNNING: "running", _worker.REPLYING: "replying"}
 _MARK = _worker.MARK.unpack_from
 _EXIT_SOON = 1.0  # seconds a worker may live on after its channel has ended
@@ -100,6 +103,7 @@ class FunctionWorker:
         self._channel = channel
         self._page = page
         self._taps = taps
+        self.answered = 0
         self._next = 1
         self._pings: dict[int, asyncio.Future[None]] = {}
         self._fence = threading.Lock()
@@ -126,13 +130,15 @@ class FunctionWorker:
 
     # -------------------------------------------------------------------------------------- calling
 
-    def has_room(self, function: Function | None, depth: int) -> bool:
+    def has_room(self, function: Function | None, parcel: Parcel, depth: int) -> bool:
         """Whether a call of ``function`` may be put here now, so that it hardly waits."""
         if self.condemned is not None or self.slot.strict:
             return False
         if not self.pending:
             return True
         if function is None or function.pace is None or self.stuck or len(self.pending) > depth:
+            return False
+        if parcel.length > _BULKY:
             return False
         return self.load <= BUDGET and function.pace <= BUDGET and not self._channel.congested
 
@@ -145,7 +151,7 @@ class FunctionWorker:
         expected = 2 * BUDGET
         if function is not None:
             number = function.number
-            if function.pace is not None:
+            if function.pace is not None and call.parcel.length <= _BULKY:
                 expected = function.pace
             if number not in self.known:
                 self.known.add(number)
@@ -238,6 +244,7 @@ class FunctionWorker:
             self.kill(WorkerLoss.GARBLED)
             return
         sent = pending.popleft()
+        self.answered = id
         self.load = self.load - sent.expected if pending else 0.0
         self.stuck = False
         call = sent.call
@@ -340,16 +347,19 @@ class FunctionWorker:
         self._channel.close()
         lost: Call | None = None
         others: list[Call] = []
+        # Unless the mark is exactly that of the last answer, the next call was begun: also when it was overwritten.
+        begun = mark != self.answered
         for sent in self.pending:
             if sent.call is not None:
-                if sent.id == mark and lost is None:
+                if begun:
                     lost = sent.call
                 else:
                     others.append(sent.call)
                 sent.call.worker = sent.call.sent = None
+            begun = False
         self.pending.clear()
         cause = self.condemned or guess(exit, oom_kills=oom_kills() - self._oom_kills)
-        loss = WorkerLost(self.id, exit, cause, _PHASES.get(phase, "waiting") if lost else "idle", tails[-1])
+        loss = WorkerLost(self.id, exit, cause, _PHASES.get(phase, "running") if lost else "idle", tails[-1])
         if not self.up.done():
             self.up.set_exception(WorkerStartError(self.pool, "it ended before it was ready", exit, tails[-1]))
         for future in self._pings.values():

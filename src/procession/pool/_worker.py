@@ -122,7 +122,7 @@ class Link:
         sizes = _struct.unpack(f"<{count}Q", self.take(8 * count))
         rest = length - 8 * count - sum(size & SIZE for size in sizes)
         pickled = bytes(self.take(rest))
-        buffers = [self.take_bytes(size & SIZE) if size & BYTES else self.take_into(size) for size in sizes]
+        buffers = [self.take_bytes(size & SIZE) if size & BYTES else self.take_into(size & SIZE) for size in sizes]
         return kind, id, number, pickled, buffers
 
     def send(self, kind: int, id: int = 0, number: int = 0, pickled: bytes = b"", buffers: Iterable[Any] = ()) -> None:
