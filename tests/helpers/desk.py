@@ -148,13 +148,13 @@ _EIGHTHS = st.integers(1, 40).map(lambda n: n * STEP)
 _SUBMIT = st.tuples(
     st.just("submit"), st.integers(0, 4), st.sampled_from(TENANTS), st.none() | _EIGHTHS, st.none() | _EIGHTHS
 )
-_MOVE = st.tuples(st.sampled_from(["next", "next", "next", "elapse", "finish"]), _WHICH)
+_MOVE = st.tuples(st.sampled_from(["next", "next", "elapse", "finish", "serve", "serve"]), _WHICH)
 _TURN = st.tuples(
     st.sampled_from(["slice", "slice", "suspend", "go_on", "requeue", "fail", "arrive", "cancel", "reprioritise"]),
     _WHICH,
 )
 PROGRAMS = st.tuples(
-    st.lists(_SUBMIT, min_size=2, max_size=12), st.lists(st.one_of(_SUBMIT, _MOVE, _TURN), min_size=15, max_size=50)
+    st.lists(_SUBMIT, max_size=8), st.lists(st.one_of(_SUBMIT, _MOVE, _TURN), min_size=15, max_size=50)
 ).map(lambda parts: [*parts[0], *parts[1]])
 """What may happen, in any order; the number says to which of those it can happen to."""
 

@@ -287,6 +287,13 @@ class Comparison:
         self.desk.finish(entry)
         self.model.stops(entry.number, back=False)
 
+    def serve(self, which: int) -> None:
+        """The next one runs from beginning to end, before anything else happens."""
+        self.next(0)
+        self.elapse(which)
+        if self.desk.starts and (entry := self.desk.starts[-1]) in self.desk.dispatcher.running:
+            self._finish(entry)
+
     def fail(self, which: int) -> None:
         if (entry := of(self.desk.running, which)) is not None:
             self.desk.fail(entry)
