@@ -35,7 +35,8 @@ def virtual(test: Callable[..., Awaitable[None]]) -> Callable[..., None]:
 
 def config(slots: int = 1, **options: Any) -> SchedulerConfig:
     """A configuration that needs nothing but slots, and keeps the order of arrival unless it says otherwise."""
-    return SchedulerConfig(**({"max_concurrent_tasks": slots, "resources": {}, "policy": Fifo()} | options))
+    given: dict[str, Any] = {"max_concurrent_tasks": slots, "resources": {}, "policy": Fifo(), **options}
+    return SchedulerConfig(**given)
 
 
 def check_sums(scheduler: Scheduler) -> SchedulerStatistics:

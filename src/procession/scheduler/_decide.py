@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from procession.scheduler._backfill import Ends, Reservation
 from procession.scheduler._config import Preemption
 from procession.scheduler._entry import NANO, Entry
+from procession.scheduler._guard import Guarded
 from procession.scheduler._policies import Policy
 from procession.scheduler._preempt import Victims
 from procession.scheduler._queue import Queue
@@ -70,7 +71,7 @@ class Dispatcher:
         self._kept = 0
         self._heir: Entry | None = None
         self._reserved: tuple[Entry, Reservation | None] | None = None
-        kind = type(policy)
+        self.kind = kind = policy.kind if isinstance(policy, Guarded) else type(policy)
         self._ranks = kind.rank is not Policy.rank
         self._grouped = not getattr(kind, "by_priority", False)
         self._counts = any(
@@ -335,7 +336,7 @@ class Dispatcher:
     @property
     def is_plain(self) -> bool:
         """Whether the policy wants to know a task's priority and the time of its arrival, and to hear of nothing."""
-        return not (self._counts or self._ranks or self._grouped)
+        return not (self._counts or self._ranks or self._grouped or self._settles)
 
     @property
     def is_busy(self) -> bool:

@@ -12,6 +12,7 @@ from procession._clock import monotonic
 from procession.errors import Closed, ConfigError, SchedulerError, StateError
 from procession.scheduler._config import Preemption, SchedulerConfig
 from procession.scheduler._decide import Dispatcher
+from procession.scheduler._guard import Guarded
 from procession.scheduler._lives import Lives
 from procession.scheduler._outlet import Outlet
 from procession.scheduler._policies import Policy
@@ -20,7 +21,7 @@ from procession.scheduler._room import Room
 from procession.scheduler._runner import Runners
 from procession.scheduler._short_way import ShortWay
 from procession.scheduler._spec import Spec
-from procession.scheduler._states import RUNNING
+from procession.scheduler._states import FINAL, RUNNING
 
 if TYPE_CHECKING:
     from procession.abc import Launcher
@@ -50,9 +51,10 @@ class Engine:
         self.config = config
         self._resources = Resources(config.max_concurrent_tasks, config.resources, config.kept_when_suspended)
         self._plain = self._resources.plain
+        self._policy = Guarded(config.queue_policy)
         dispatcher = Dispatcher(
             self._resources,
-            config.queue_policy,
+            self._policy,
             backfill=config.backfill,
             max_overtakes=config.max_overtakes,
             max_preemptions=config.max_preemptions,
@@ -83,8 +85,9 @@ class Engine:
         self._now = monotonic if type(loop).time is asyncio.BaseEventLoop.time else loop.time
         self._timer: asyncio.TimerHandle | None = None
         self._timer_at = self._armed_for = math.inf
-        self._outlet = Outlet(self._lives, loop, self._registry, self._launcher, self._name)
-        if self._call_spec.preemption is Preemption.NEVER and self._registry is None and self._lives.is_plain:
+        self._outlet = Outlet(self._lives, loop, self._registry, self._launcher, self._name, self._kick)
+        is_plain = self._lives.is_plain and not self._checks_admission
+        if self._call_spec.preemption is Preemption.NEVER and self._registry is None and is_plain:
             self._short = ShortWay(self._lives, self._call_spec, loop)
         self._runners = Runners(loop, self._now, self._outlet.begin, self._ended, self._short)
         self._room = Room()
@@ -109,6 +112,7 @@ class Engine:
             log.error("%d task(s) ignored their cancellation and were left behind", left)
             self._lives.abandon(self._now())
             self._carry_out()
+            self._make_known()
         if self._timer is not None:
             self._timer.cancel()
         await self._outlet.settle()
@@ -124,8 +128,15 @@ class Engine:
         for task in list(self._lives):
             self._lives.cancel(task, reason, now)
         self._carry_out()
+        self._make_known()
 
     # ------------------------------------------------------------------------------ carrying out
+
+    def _kick(self) -> None:
+        """Decides again in the next turn of the loop."""
+        if not self._kicked:
+            self._kicked = True
+            self._loop.call_soon(self._dispatch)
 
     def _dispatch(self) -> None:
         """Starts what can start."""
@@ -133,7 +144,7 @@ class Engine:
         try:
             while (task := self._next(self._now())) is not None:
                 self._runners.give(task)
-        except Exception as error:  # noqa: BLE001 - a policy of the user's own
+        except Exception as error:  # noqa: BLE001 - whatever it was, every handle is told
             self._fail(error)
         self._make_known()
 
@@ -145,34 +156,37 @@ class Engine:
             if lives.effects:
                 self._carry_out()
                 now = self._now()
+            if self._policy.error is not None:
+                self._check_policy()
             if self._short is not None and not self._room.has_line:
                 self._short.look()
             if task is None:
                 return None
-            if task._runner is None:
-                if self._registry is None:
-                    return task  # type: ignore[no-any-return]
-                outlet.started(task)
+            if task._runner is not None:
                 if task.state is RUNNING:
-                    return task  # type: ignore[no-any-return]
-                outlet.ended(task, None, asyncio.CancelledError(), now)  # a listener has cancelled it
-                self._carry_out()
+                    outlet.thaw(task)
                 continue
-            outlet.thaw(task)
+            if self._registry is not None and task.state is RUNNING:
+                outlet.started(task)
+            if task.state is RUNNING:
+                return task  # type: ignore[no-any-return]
+            outlet.ended(task, None, asyncio.CancelledError(), now)  # a listener has cancelled it
+            self._carry_out()
 
     def _ended(self, task: Task[Any], value: Any, error: BaseException | None, goes_on: bool) -> Task[Any] | None:
         """A runner is done with ``task``; returns the next one for it."""
         following: Task[Any] | None = None
         now = self._now()
+        if task.state in FINAL:  # it was left behind when the scheduler closed, and has ended after all
+            return None
         try:
             self._outlet.ended(task, value, error, now)
             self._carry_out()
             if goes_on:
                 following = self._next(now)
-            elif not self._kicked:
-                self._kicked = True
-                self._loop.call_soon(self._dispatch)
-        except Exception as raised:  # noqa: BLE001 - a policy of the user's own
+            else:
+                self._kick()
+        except Exception as raised:  # noqa: BLE001 - whatever it was, every handle is told
             self._fail(raised)
         self._make_known()
         return following
@@ -191,6 +205,8 @@ class Engine:
     def _make_known(self) -> None:
         """After anything has changed: who waits for room or for the end is told, and the timer is set."""
         lives = self._lives
+        if self._policy.error is not None:
+            self._check_policy()
         if self._room.has_line and lives.waiting < self._max_queued:
             self._room.let_in(self._max_queued - lives.waiting)
         if self._drained and not lives.unfinished:
@@ -217,6 +233,11 @@ class Engine:
             self._timetable.run(max(self._now(), self._armed_for))
         self._dispatch()
 
+    def _check_policy(self) -> None:
+        """Ends everything when the policy has raised."""
+        if self._policy.error is not None and self._failure is None:
+            self._fail(self._policy.error)
+
     def _fail(self, error: BaseException) -> None:
         """The policy has raised, so nobody can say who is next any more: everything ends, and everybody is told."""
         if self._failure is None:
@@ -231,11 +252,7 @@ class Engine:
 
     def _cancel(self, task: Task[Any], reason: str) -> bool:
         self._leave_short_way()
-        try:
-            cancelled = self._lives.cancel(task, reason, self._now())
-        except Exception as error:  # noqa: BLE001 - a policy of the user's own
-            self._fail(error)
-            return True
+        cancelled = self._lives.cancel(task, reason, self._now())
         if cancelled:
             self._carry_out()
             self._make_known()

@@ -130,7 +130,7 @@ class Lives:
         self._dependents: dict[Entry, list[Entry]] = {}
         self._blockers: dict[Entry, set[Entry]] = {}
         self._up: set[Entry] = set()
-        kind = type(dispatcher.policy)
+        kind = dispatcher.kind
         self._sliced = kind.quantum is not Policy.quantum
         self._ticks = kind.tick is not Policy.tick
 
@@ -195,6 +195,17 @@ class Lives:
             self._unblocked(entry, now)
         self.tally.submitted += 1
 
+    def retract(self, entry: Entry, now: float) -> None:
+        """Takes back what was accepted a moment ago, as if it had never been; nobody has its handle."""
+        self._leave(entry, now)
+        self._drop(self._expiries, entry)
+        for one in self._blockers.pop(entry, ()):
+            self._dependents[one].remove(entry)
+            if not self._dependents[one]:
+                del self._dependents[one]
+        self.dispatcher.settled(entry, now)
+        self.tally.submitted -= 1
+
     def _unblocked(self, entry: Entry, now: float) -> None:
         not_before = entry.spec.not_before
         if not_before is not None and not_before > now:
@@ -239,7 +250,7 @@ class Lives:
             break
         if self._up and entry in self._up:
             self.dispatcher.preemptible(entry)  # it goes on, and may be asked again to make room
-        elif entry.attempts == 1:
+        elif entry.attempts == 1 and not entry.preemptions:
             self.waited.add(now - entry.queued_at)
         timeout = entry.spec.timeout
         if timeout is not None:
@@ -350,6 +361,7 @@ class Lives:
         """Tells its fate, and what that means to those that were to come after it, and to those after them."""
         move(entry, state)
         self.tally.count(state)
+        self.dispatcher.settled(entry, now)
         self.effects.append(Settled(entry, value, error))
         if self._expiries:
             self._drop(self._expiries, entry)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from procession._types import Completed
@@ -34,6 +35,7 @@ class Outlet:
         registry: told of tasks and processes.
         launcher: starts processes.
         owner: the name events and records are under.
+        kick: asks for a decision; called when work can be made to give way for which others may wait.
     """
 
     def __init__(
@@ -43,8 +45,10 @@ class Outlet:
         registry: ProcessRegistry | None,
         launcher: Launcher | None,
         owner: str,
+        kick: Callable[[], None],
     ) -> None:
         self._lives = lives
+        self._kick = kick
         self._loop = loop
         self._registry = registry
         self._launcher = launcher
@@ -62,6 +66,7 @@ class Outlet:
         begun = work(*task._args, **spec.kwargs) if spec.kwargs else work(*task._args)
         if spec.preemption is not _NEVER:
             self._lives.up(task, suspendable=False)
+            self._kick()
         return begun
 
     async def _command(self, task: Task[Any], command: Command) -> Completed:
@@ -72,6 +77,8 @@ class Outlet:
         def on_spawn(process: Process) -> None:
             task._process = process
             self._lives.up(task, suspendable=True)
+            if spec.preemption is not _NEVER:
+                self._kick()
             if spec.on_spawn is not None:
                 spec.on_spawn(process)
 

@@ -218,6 +218,7 @@ class Scheduler(Recurs, Engine):
             ConfigError: a value was refused, or jobs come after one another in a circle.
             InsufficientResources: one of them could never start.
             QueueFull: there is no room for all of them.
+            DeadlineMissed: the policy has an admission test and one of them failed it.
             Closed: the scheduler was closed.
             StateError: it was not opened yet.
         """
@@ -242,15 +243,7 @@ class Scheduler(Recurs, Engine):
             made[index] = task
         for number, index in enumerate(sorted(made)):  # numbered as they were given, which decides ties
             made[index].number = self._number - len(made) + 1 + number
-        accepted: list[Task[Any]] = []
-        try:
-            for index in sorted(made):
-                self._accept(made[index])
-                accepted.append(made[index])
-        except BaseException:
-            for task in accepted:  # the policy has refused one of them
-                self._cancel(task, "another task of the same call was refused")
-            raise
+        self._accept(*(made[index] for index in sorted(made)))
         return [made[index] for index in range(len(jobs))]
 
     async def submit_when_room(
@@ -329,21 +322,35 @@ class Scheduler(Recurs, Engine):
             now,
         )
 
-    def _accept(self, task: Task[Any]) -> None:
-        if self._checks_admission:
-            self.config.queue_policy.admit(task, task.submitted_at)
-        lives = self._lives
+    def _accept(self, *tasks: Task[Any]) -> None:
+        """Lets the core have all of them, or raises why the policy refuses one and has changed nothing."""
         self._leave_short_way()
-        lives.accept(task, task.submitted_at)
-        if task.spec.id:
-            self._named[task.spec.id] = task
+        taken: list[Task[Any]] = []
+        try:
+            for task in tasks:
+                if self._checks_admission:
+                    self._policy.admit(task, task.submitted_at)
+                taken.append(task)
+                self._lives.accept(task, task.submitted_at)
+            if self._policy.error is not None:
+                raise self._policy.error
+        except BaseException as error:
+            for task in reversed(taken):
+                self._lives.retract(task, task.submitted_at)
+            if error is self._policy.error:
+                self._check_policy()
+                assert self._failure is not None
+                raise self._failure from error
+            raise
+        for task in tasks:
+            if task.spec.id:
+                self._named[task.spec.id] = task
         if self._registry is not None:
-            self._outlet.submitted(task)
-        if lives.next_due < self._timer_at:
+            for task in tasks:
+                self._outlet.submitted(task)
+        if self._lives.next_due < self._timer_at:
             self._arm()
-        if not self._kicked:
-            self._kicked = True
-            self._loop.call_soon(self._dispatch)
+        self._kick()
 
     def _find(self, wanted: object) -> Task[Any]:
         task = self._named.get(wanted) if isinstance(wanted, str) else wanted
