@@ -270,7 +270,7 @@ async def test_workers_killed_all_the_time_lose_nothing_that_is_retried(calls):
     """L4: calls under fire."""
     loop = asyncio.get_running_loop()
     kills = 0
-    async with FunctionPool(PoolConfig(min_size=4, max_size=4)) as pool:
+    async with FunctionPool(PoolConfig(min_size=4, max_size=4, preload=[work.__name__])) as pool:
         stop = False
 
         async def fire():

@@ -38,7 +38,7 @@ _log = logging.getLogger("procession.pool")
 _HUNG = 10.0  # seconds a fork may take before the template is given up
 _AT_ONCE = 16  # forks asked for at once: more would only fill the socket
 _ID = b"PROCESSION_ID"
-_LOOKS, _LOOK_AGAIN = 50, 0.01  # how often, and how far apart, the kernel is asked for the exit of an orphan
+_LOOKS, _LOOK_AGAIN = 25, 0.01  # how often, and how far apart, the kernel is asked for the exit of an orphan
 
 
 def is_possible() -> bool:

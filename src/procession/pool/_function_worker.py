@@ -7,6 +7,7 @@ import logging
 import marshal
 import mmap
 import pickle
+import select
 import signal
 import threading
 from collections import deque
@@ -319,7 +320,17 @@ class FunctionWorker:
         elif not self._over and self._exit_by is None:
             busy = any(sent.call is not None for sent in self.pending)
             patience = 0.05 if busy and not self._stopping else _EXIT_SOON
-            self._exit_by = self.loop.call_later(patience, self.kill, WorkerLoss.CUT_OFF)
+            self._exit_by = self.loop.call_later(patience, self._cut_off)
+
+    def _cut_off(self) -> None:
+        """It has closed its channel. If it is on its way out, how it ended will be known in a moment."""
+        pidfd = self.process.pidfd
+        if pidfd is not None:
+            poll = select.poll()
+            poll.register(pidfd, select.POLLIN)
+            if poll.poll(0):
+                return
+        self.kill(WorkerLoss.CUT_OFF)
 
     def kill(self, cause: WorkerLoss) -> None:
         """Kills it and all of its tree, at once."""

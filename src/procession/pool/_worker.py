@@ -240,7 +240,7 @@ class Worker:
                     self.call(id, number, pickled, buffers)
                     del pickled, buffers
                 elif kind == DEFINE:
-                    self.define(number, bytes(pickled))
+                    self.functions[number] = bytes(pickled)  # unpickled by the first call: it may be that which kills
                 elif kind == FORGET:
                     self.functions.pop(number, None)
                 elif kind == PING:
@@ -250,15 +250,6 @@ class Worker:
         except (Gone, OSError):
             pass  # nobody is left to work for
         close_state()
-
-    def define(self, number: int, pickled: bytes) -> None:
-        """Takes a function under a number. That it cannot be had is told when it is called."""
-        try:
-            self.functions[number] = self.loads(pickled)
-        except SystemExit:
-            raise
-        except BaseException as error:  # noqa: BLE001 - anybody's code
-            self.functions[number] = Missing(error)
 
     def call(self, id: int, number: int, pickled: Any, buffers: Sequence[Any]) -> None:
         """Runs one call and answers it."""
@@ -275,19 +266,22 @@ class Worker:
             return
         kind = ERROR
         out: list[Any] = []
+        part = "arguments"
         try:
             function: Any = self.functions[number] if number else None
-            if number == 0:
-                function, args, kwargs = self.loads(pickled, buffers)
-            elif type(function) is Missing:
-                raise function.error
-            else:
+            if type(function) is bytes:
+                part = "function"
+                function = self.functions[number] = self.loads(function)
+                part = "arguments"
+                began = time.perf_counter()  # what was imported for it is no part of its pace
+            if number:
                 args, kwargs = self.loads(pickled, buffers)
+            else:
+                function, args, kwargs = self.loads(pickled, buffers)
         except SystemExit:
             raise
         except BaseException as error:  # noqa: BLE001 - anybody's code
-            known = self.functions.get(number)
-            answer = refused("function" if type(known) is Missing else "arguments", None, error)
+            answer = refused(part, None, error)
         else:
             page[8] = RUNNING
             try:
@@ -325,13 +319,6 @@ class Worker:
             out.clear()
             return ERROR, marshal.dumps(("large", "result", size, self.limit, None))
         return RESULT, answer
-
-
-class Missing:
-    """Stands for a function that could not be had."""
-
-    def __init__(self, error: BaseException) -> None:
-        self.error = error
 
 
 def close_state() -> None:
