@@ -8,7 +8,7 @@ from itertools import count
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
 from procession.errors import DeadlineMissed
@@ -16,7 +16,8 @@ from procession.scheduler import EarliestDeadline, FairShare, Fifo, MultiLevelFe
 from procession.scheduler._entry import Entry
 from tests.helpers.desk import PROGRAMS, STEP, TENANTS, Desk, of
 
-MANY = settings(max_examples=500, deadline=None)
+# Explaining a failure may take longer than a test may; the smallest example says enough.
+MANY = settings(max_examples=500, deadline=None, phases=set(Phase) - {Phase.explain})
 
 
 class Fact:
