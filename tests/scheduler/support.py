@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import functools
+import os
+import struct
 from collections import Counter
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
+from pathlib import Path
 from typing import Any
 
-from procession import ProcessRegistry
+from procession import Command, ProcessRegistry
 from procession.events import Event, TaskFinished, TaskStarted, TaskSubmitted
 from procession.scheduler import Fifo, Scheduler, SchedulerConfig, SchedulerStatistics, Task
 from procession.testing import run_virtual
+from tests.programs import program, state
 
 FATES = ("succeeded", "failed", "cancelled", "missed")
 PLACES = ("queued", "blocked", "delayed", "retrying", "running", "suspended")
@@ -133,3 +138,59 @@ async def failing(error: BaseException) -> None:
 
 def ids(tasks: list[Task[Any]]) -> list[str]:
     return [task.id for task in tasks]
+
+
+class Burner:
+    """One tree of ``burn.py``: how far each of its processes has come, and when they come further."""
+
+    def __init__(self, folder: Path, *, goal: int = 0) -> None:
+        self._path = folder / f"counters-{id(self)}"
+        self._path.write_bytes(bytes(64))
+        self._reader, self._writer = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
+        self.command: Command = program(
+            "burn", str(self._path), str(self._writer), str(goal), pass_fds=(self._writer,), grace=5.0
+        )
+
+    @property
+    def counters(self) -> tuple[int, int, int]:
+        return struct.unpack_from("qqq", self._path.read_bytes())
+
+    @property
+    def states(self) -> str:
+        """The letters of proc(5) of the three processes."""
+        return "".join(map(state, struct.unpack_from("qqq", self._path.read_bytes(), 32)))
+
+    async def progress(self, who: str = "abc", within: float = 15.0) -> None:
+        """Waits until each of these processes has come further than it is now."""
+        with contextlib.suppress(BlockingIOError):
+            while os.read(self._reader, 65536):
+                pass
+        loop = asyncio.get_running_loop()
+        left, done = set(who), loop.create_future()
+
+        def read() -> None:
+            left.difference_update(os.read(self._reader, 65536).decode())
+            if not left and not done.done():
+                done.set_result(None)
+
+        loop.add_reader(self._reader, read)
+        try:
+            async with asyncio.timeout(within):
+                await done
+        finally:
+            loop.remove_reader(self._reader)
+
+    def close(self) -> None:
+        os.close(self._reader)
+        os.close(self._writer)
+
+
+@contextlib.contextmanager
+def burning(folder: Path, count: int = 1, *, goal: int = 0) -> Iterator[list[Burner]]:
+    """Some of them."""
+    burners = [Burner(folder, goal=goal) for _ in range(count)]
+    try:
+        yield burners
+    finally:
+        for burner in burners:
+            burner.close()
