@@ -75,6 +75,7 @@ NOOP = {
 PROGRAMS = {OURS: "procession", RUN: "run", f"{OURS}{UVLOOP}": "procession", f"{RUN}{UVLOOP}": "run"}
 MEMORY = {OURS: "procession", PRIORITY_QUEUE: "workers-futures"}
 GROUPS = ("queue", "submit", "noop", "programs", "blocked", "preempt", "memory", "start", "counts")
+ONCE = ("memory", "counts")  # the same in every round
 
 
 def cells_of(group: str, sizes: Sizes) -> list[Cell]:
@@ -361,7 +362,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         cells = [cell for cell in cells_of(group, sizes) if not lacking(cell.peer)]
         if group == "programs" and not limit.missing:
             cells.append(Cell(C, group, (*limit.command, "burst", str(sizes.programs // 100), "100")))
-        of_group = spread(interleave(cells, 1 if group == "counts" else rounds))
+        of_group = spread(interleave(cells, 1 if group in ONCE else rounds))
         measured.rounds |= of_group.rounds
         measured.failures |= of_group.failures
     rows = [bar.row(measured, ours) for group, ours, bar in bars_of(sizes) if group in chosen and not lacking(ours)]
