@@ -301,5 +301,3 @@ async def test_workers_killed_all_the_time_lose_nothing_that_is_retried(calls):
         print(f"{calls} calls, {kills} kills, {figures.lost} lost and retried, {took:.1f} s")
         assert figures.errors == 0
         assert figures.ok == calls
-
-

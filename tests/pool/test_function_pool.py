@@ -89,11 +89,11 @@ async def test_map_keeps_the_order_or_not_and_takes_items_as_it_goes():
 async def test_map_ends_with_the_first_error():
     async with FunctionPool(TWO) as pool:
         seen = []
-        with pytest.raises(ValueError, match="bad"):
+        with pytest.raises(ValueError, match="bad"):  # noqa: PT012
             async for value in pool.map(work.echo, [1, 2]):
-                seen.append(value)
+                seen.append(value)  # noqa: PERF401
             async for value in pool.map(work.fail, ["bad"]):
-                seen.append(value)
+                seen.append(value)  # noqa: PERF401
         assert seen == [1, 2]
 
 
@@ -412,7 +412,7 @@ async def test_closing_at_once_fails_what_is_left():
 
 @pytest.mark.row("PO11")
 async def test_an_exception_in_the_block_closes_at_once():
-    with pytest.raises(ZeroDivisionError):
+    with pytest.raises(ZeroDivisionError):  # noqa: PT012
         async with FunctionPool(TWO) as pool:
             future = pool.submit(work.sleep, 100)
             raise ZeroDivisionError

@@ -1,6 +1,7 @@
 """Pools of worker processes: leases of any program, calls of Python functions, one-shot commands."""
 
 from procession.pool._call import PoolCall as PoolCall
+from procession.pool._command_pool import CommandPool as CommandPool
 from procession.pool._config import PoolConfig as PoolConfig
 from procession.pool._errors import AcquireTimeout as AcquireTimeout
 from procession.pool._errors import CallTimeout as CallTimeout
@@ -16,7 +17,10 @@ from procession.pool._errors import WorkerLoss as WorkerLoss
 from procession.pool._errors import WorkerLost as WorkerLost
 from procession.pool._errors import WorkerStartError as WorkerStartError
 from procession.pool._function_pool import FunctionPool as FunctionPool
+from procession.pool._lease import Lease as Lease
 from procession.pool._output import WorkerOutput as WorkerOutput
+from procession.pool._process_pool import Acquiring as Acquiring
+from procession.pool._process_pool import ProcessPool as ProcessPool
 from procession.pool._slots import SLOT_MOVES as SLOT_MOVES
 from procession.pool._slots import SlotState as SlotState
 from procession.pool._statistics import PoolStatistics as PoolStatistics

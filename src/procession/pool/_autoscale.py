@@ -4,7 +4,7 @@ Let *backlog* be the work that waits or runs, and *workers* how many there are o
 
 - **Grow** when ``backlog > 2 x workers``, or when the first in line has waited for longer than ``patience`` while nobody
   is idle: to half the backlog, at least by one. Not again before ``cool_down`` has passed, except for who has run out of
-  patience.
+  patience. Where ``patience`` is 0, as for leases, everybody who waits has a worker started at once.
 - **Shrink** when ``backlog < workers / 2`` for as long as ``cool_down``: by one.
 - Never below the minimum, never above the maximum. (Idle timeouts are the roster's affair.)
 """
@@ -100,8 +100,11 @@ def _grow(load: Load, rule: Rule, scaling: Scaling, now: float, backlog: int) ->
         return Verdict(target, f"backlog {backlog}", replace(scaling, grown_at=now), None)
     if load.starting >= load.waiting:
         return Verdict(workers, "", scaling, None)  # somebody is on the way for everybody
-    if load.waited >= rule.patience and not load.starting:
-        return Verdict(workers + 1, f"waited {load.waited:.2f} s", replace(scaling, grown_at=now), None)
+    if load.waited >= rule.patience and (not load.starting or not rule.patience):
+        more = 1 if rule.patience else load.waiting - load.starting
+        return Verdict(
+            min(rule.most, workers + more), f"waited {load.waited:.2f} s", replace(scaling, grown_at=now), None
+        )
     due = now + rule.patience - load.waited if not load.starting else None
     if backlog > 2 * workers:
         due = cool if due is None else min(due, cool)

@@ -329,8 +329,14 @@ class Fleet(Generic[W]):
 
     # ----------------------------------------------------------------------------------------- ending
 
-    def lost(self, worker: W, reason: str) -> None:
-        """It has ended unasked: cleans up after it and looks whether it is to be replaced."""
+    def lost(self, worker: W, reason: str, hopeless: Exception | None = None) -> None:
+        """It has ended unasked: cleans up after it and looks whether it is to be replaced.
+
+        Args:
+            worker: who.
+            reason: how it ended.
+            hopeless: what those who wait are told if this goes on, because it was of no use to anybody.
+        """
         slot = worker.slot
         if self.workers.pop(slot.id, None) is None:
             return  # it was being stopped, or never became ready
@@ -341,6 +347,8 @@ class Fleet(Generic[W]):
             self._back_off()
         slot.machine.to(SlotState.FAILED, reason)
         self._own(self._cleared(worker))
+        if hopeless is not None and self._failures >= self.config.start_failures and not self.roster.ready:
+            self._crew.hopeless(hopeless)
         self.poke()
 
     async def _cleared(self, worker: W) -> None:
