@@ -2,6 +2,7 @@
 
 import asyncio
 import itertools
+from typing import Any
 
 import pytest
 
@@ -21,8 +22,8 @@ from tests.scheduler.support import Told, burning, check_over, check_sums
 NEEDS = {"cpu_cores": 1, "memory_mb": 10}
 
 
-def config(**options):
-    given = {
+def config(**options: Any) -> SchedulerConfig:
+    given: dict[str, Any] = {
         "max_concurrent_tasks": 4,
         "resources": {"cpu_cores": 1, "memory_mb": 100},
         "policy": PriorityAging(aging_factor=0),

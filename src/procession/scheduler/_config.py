@@ -13,6 +13,7 @@ from procession._core.config import Config, Seconds, no_bool
 from procession.abc import QueuePolicy
 from procession.scheduler._policies import PriorityAging
 
+_MOST_SLOTS = 1_000_000_000
 _MOST = 1e12
 """The largest total of a resource: amounts are counted in millionths, in fields of 63 bits."""
 
@@ -70,7 +71,7 @@ class SchedulerConfig(Config):
         close_timeout: seconds ``aclose()`` waits for work that ignores its cancellation. Default 30.
     """
 
-    max_concurrent_tasks: Count = Field(default_factory=_cores)
+    max_concurrent_tasks: Annotated[Count, Field(le=_MOST_SLOTS)] = Field(default_factory=_cores)
     resources: dict[str, float] = Field(default_factory=_machine)
     policy: Annotated[Any, BeforeValidator(_policy)] = Field(default_factory=PriorityAging)
     preemption: Preemption = Preemption.NEVER

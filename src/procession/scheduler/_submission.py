@@ -217,7 +217,7 @@ def _check_feed(options: Mapping[str, Any], *, is_command: bool) -> None:
         if not is_command and options.get(name):
             raise ConfigError(name, options[name], "only a Command has this option")
     kwargs = options.get("kwargs") or {}
-    if not isinstance(kwargs, Mapping) or (is_command and kwargs):
+    if not isinstance(kwargs, Mapping) or (is_command and kwargs) or not all(isinstance(name, str) for name in kwargs):
         raise ConfigError("kwargs", kwargs, "keyword arguments by name are needed, and a Command has none")
     if is_command:
         check_bounds(None, options.get("max_output"))
