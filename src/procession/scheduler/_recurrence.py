@@ -9,12 +9,14 @@ import itertools
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from datetime import datetime, tzinfo
+from datetime import UTC, datetime, timedelta, tzinfo
+from functools import partial
 
 from procession.errors import ConfigError
 
 _GRACE = 60.0
-_FAR = 2 * 86400.0
+_DAY = 86400
+_FAR = 2 * _DAY
 _MOST_COUNTED = 1000
 _SHORTEST = 0.001
 _NICKNAMES = {
@@ -27,6 +29,7 @@ _NICKNAMES = {
     "@annually": "0 0 1 1 *",
 }
 _FIELDS = "five fields are needed: minute, hour, day of month, month, day of week; for example '*/5 * * * *'"
+_NO_OFFSET = timedelta()
 _SOME_DAY = 946_684_800.0  # 2000-01-01: from when on it is tried whether an expression is ever due
 
 
@@ -100,7 +103,7 @@ class Cron:
         ConfigError: it is no expression, it is never due, or ``cronsim`` is not installed.
     """
 
-    __slots__ = ("_simulator", "_text", "expression", "grace", "zone")
+    __slots__ = ("_is_fixed", "_simulate", "expression", "grace", "zone")
 
     def __init__(self, expression: str, zone: tzinfo) -> None:
         try:
@@ -115,10 +118,10 @@ class Cron:
         self.expression = expression
         self.zone = zone
         self.grace = _GRACE
-        self._text = text
-        self._simulator: Callable[[str, datetime], Iterator[datetime]] = CronSim
+        self._is_fixed = not any(part.startswith("*") for part in text.split()[:2])
+        self._simulate: Callable[[datetime], Iterator[datetime]] = partial(CronSim, text)
         try:
-            CronSim(text, datetime.fromtimestamp(_SOME_DAY, zone))
+            self._simulate(datetime.fromtimestamp(_SOME_DAY, zone))
         except CronSimError as error:
             raise ConfigError("expression", expression, f"{str(error).lower()}; {_FIELDS}") from None
         except (AssertionError, TypeError, ValueError):  # of a few combinations it has not thought of
@@ -153,26 +156,59 @@ class Cron:
 
     def _times(self, moment: float) -> Iterator[float]:
         """All planned times later than ``moment``, each once."""
-        last = moment
         try:
-            for found in self._simulator(self._text, datetime.fromtimestamp(moment, self.zone)):
-                at = found.timestamp()
-                if _naive(datetime.fromtimestamp(at, self.zone)) != _naive(found):
-                    # Where the clock goes forward at midnight, cronsim may stop at a midnight that does not exist.
-                    yield from self._times(max(last, at - 1))
-                    return
-                if at > last:  # it returns to the first of two passes, and tells the end of a gap repeatedly
-                    last = at
-                    yield at
+            yield from self._fixed_times(moment) if self._is_fixed else self._starred_times(math.floor(moment))
         except (OverflowError, ValueError, OSError):
             return  # beyond the years that datetime knows
+
+    def _fixed_times(self, moment: float) -> Iterator[float]:
+        last = moment
+        for found in self._simulate(datetime.fromtimestamp(moment, self.zone)):
+            at = found.timestamp()
+            if at > last:  # it returns to the first of two passes, and tells the end of a gap repeatedly
+                last = at
+                yield at
+
+    def _starred_times(self, begin: int) -> Iterator[float]:
+        """Of one stretch after the other in which the clock runs evenly, so cronsim need not know of its changes.
+
+        Left to itself it loses times where a clock goes forward at midnight, or by half an hour.
+        """
+        while True:
+            offset, limit = self._stretch(begin + 1)
+            local = datetime.fromtimestamp(begin, UTC).replace(tzinfo=None) + offset
+            is_empty = True
+            for found in self._simulate(local):
+                at = begin + (found - local).total_seconds()
+                if at >= limit:
+                    break
+                is_empty = False
+                yield at
+            else:
+                return
+            if is_empty and self._offset(limit) == offset:
+                # No clock shows what was found two days before that, and none goes back by the day that was empty.
+                limit = max(limit, math.floor(at) - 2 * _DAY)
+            begin = limit - 1
+
+    def _stretch(self, begin: int) -> tuple[timedelta, int]:
+        """The offset at ``begin``, and until when it stays so: a day at most."""
+        offset, same, other = self._offset(begin), begin, begin - 1 + _DAY
+        if self._offset(other) == offset:
+            return offset, other
+        while other - same > 1:
+            middle = (same + other) // 2
+            if self._offset(middle) == offset:
+                same = middle
+            else:
+                other = middle
+        return offset, other
+
+    def _offset(self, moment: int) -> timedelta:
+        return datetime.fromtimestamp(moment, self.zone).utcoffset() or _NO_OFFSET
 
     def __str__(self) -> str:
         return f"cron {self.expression!r} in {self.zone}"
 
 
 Recurrence = Interval | Cron
-
-
-def _naive(moment: datetime) -> datetime:
-    return moment.replace(tzinfo=None, fold=0)

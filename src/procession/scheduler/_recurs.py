@@ -161,7 +161,7 @@ class Recurs:
         Over daylight-saving time the rules are those of Debian's cron. Fixed times of day happen once a day: one
         that does not exist moves to the first minute after the gap, one that exists twice is the first of the two.
         Where the minute or the hour begins with ``*``, the clock is followed: a missing hour has no runs, a repeated
-        one has them twice. (Lord Howe Island, whose clock moves by half an hour, may lose runs on the day it does.)
+        one has them twice.
 
         When the wall clock is set, that is noticed within a minute. No planned time is run twice: set back, it has
         to pass the last planned time that was dealt with before anything runs again, unless it was set back by more
