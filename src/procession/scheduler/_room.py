@@ -9,19 +9,30 @@ from procession.errors import Closed
 
 
 class Room:
-    """First come, first served; who is cancelled while being let in gives his place to the next."""
+    """First come, first served; who is cancelled while being let in gives his place to the next.
+
+    Who is let in has not taken the room yet, and somebody who never stood in line may be quicker. So those who are on
+    their way are counted, nobody else is let in to the same room, and who finds it taken goes back to the same place.
+    """
 
     def __init__(self) -> None:
-        self._line: deque[asyncio.Future[None]] = deque()
+        self._line: deque[tuple[int, asyncio.Future[None]]] = deque()
+        self._coming = 0
+        self._tickets = 0
         self._closed = False
 
     @property
     def has_line(self) -> bool:
-        """Whether anybody waits."""
-        return bool(self._line)
+        """Whether anybody waits or is on the way."""
+        return bool(self._line) or self._coming > 0
 
-    async def wait(self, loop: asyncio.AbstractEventLoop, *, first: bool = False) -> None:
-        """Waits to be let in, at the end of the line or as its ``first``.
+    def ticket(self) -> int:
+        """A place at the end of the line."""
+        self._tickets += 1
+        return self._tickets
+
+    async def wait(self, loop: asyncio.AbstractEventLoop, ticket: int) -> None:
+        """Waits at the place of ``ticket`` to be let in.
 
         Raises:
             Closed: there will be no more room.
@@ -31,30 +42,38 @@ class Room:
         if self._closed:
             raise Closed("scheduler")
         place: asyncio.Future[None] = loop.create_future()
-        if first:
-            self._line.appendleft(place)
+        if not self._line or self._line[-1][0] < ticket:
+            self._line.append((ticket, place))
         else:
-            self._line.append(place)
+            self._line.insert(next(at for at, (other, _) in enumerate(self._line) if other > ticket), (ticket, place))
         try:
             await place
         except asyncio.CancelledError:
-            if place in self._line:
-                self._line.remove(place)
+            if (ticket, place) in self._line:
+                self._line.remove((ticket, place))
             elif not place.cancelled():
-                self.let_in(1)
+                self._coming -= 1
+                self._let_in_one()
             raise
+        self._coming -= 1
         if self._closed:
             raise Closed("scheduler")
 
-    def let_in(self, count: int) -> None:
-        """Lets the first ``count`` in."""
-        while count > 0 and self._line:
-            place = self._line.popleft()
+    def let_in(self, room: int) -> None:
+        """Lets in the first ones, as many as there is room for and nobody is on the way to."""
+        while self._coming < room and self._line:
+            self._let_in_one()
+
+    def _let_in_one(self) -> None:
+        while self._line:
+            _, place = self._line.popleft()
             if not place.done():
                 place.set_result(None)
-                count -= 1
+                self._coming += 1
+                return
 
     def close(self) -> None:
         """Sends everybody away."""
         self._closed = True
-        self.let_in(len(self._line))
+        while self._line:
+            self._let_in_one()

@@ -271,12 +271,12 @@ class Scheduler(Recurs, Engine):
         Cancellation: safe; nothing was submitted, and the room goes to the next who waits.
         """
         self._make(work, args, priority, resources, options, self._find)  # bad input is told at once
-        again = False
-        while (self._room.has_line and not again) or self._lives.waiting >= self._max_queued:
+        ticket = 0
+        while (not ticket and self._room.has_line) or self._lives.waiting >= self._max_queued:
             self._check_open()
             self._leave_short_way()
-            await self._room.wait(self._loop, first=again)
-            again = True  # who was let in and found the room taken by somebody else stays the first
+            ticket = ticket or self._room.ticket()
+            await self._room.wait(self._loop, ticket)
         try:
             return self.submit(work, *args, priority=priority, resources=resources, **options)
         finally:
