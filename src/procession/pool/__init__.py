@@ -1,5 +1,8 @@
 """Pools of worker processes: leases of any program, calls of Python functions, one-shot commands."""
 
+from procession.pool._adapter import BrokenStart as BrokenStart
+from procession.pool._adapter import BrokenWorker as BrokenWorker
+from procession.pool._adapter import PoolExecutor as PoolExecutor
 from procession.pool._call import PoolCall as PoolCall
 from procession.pool._command_pool import CommandPool as CommandPool
 from procession.pool._config import PoolConfig as PoolConfig
@@ -16,6 +19,7 @@ from procession.pool._errors import RemoteTraceback as RemoteTraceback
 from procession.pool._errors import WorkerLoss as WorkerLoss
 from procession.pool._errors import WorkerLost as WorkerLost
 from procession.pool._errors import WorkerStartError as WorkerStartError
+from procession.pool._executor import Executor as Executor
 from procession.pool._function_pool import FunctionPool as FunctionPool
 from procession.pool._lease import Lease as Lease
 from procession.pool._output import WorkerOutput as WorkerOutput

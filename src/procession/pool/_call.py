@@ -81,6 +81,13 @@ class Call:
         self.fate: BaseException | None = None
         self.timer: asyncio.TimerHandle | None = None
 
+    def begin(self) -> bool:
+        """It goes to a worker; ``False`` when it was cancelled by another thread meanwhile."""
+        future = self.future
+        if not isinstance(future, concurrent.futures.Future):
+            return not future.done()
+        return future.running() or future.set_running_or_notify_cancel()
+
     def succeed(self, value: object) -> None:
         """Hands over the result, if anybody still waits."""
         if not self.future.done():

@@ -160,7 +160,8 @@ class Dispatcher:
         call = Call(known, name_of(function), parcel, priority, future, retries, timeout, now)
         worker = None if self._queue else self._worker_for(known, parcel)
         if worker is not None:
-            self._assign(worker, call, now)
+            if call.begin():
+                self._assign(worker, call, now)
         elif most is not None and len(self._queue) >= most:
             raise PoolExhausted(self.name, most)
         else:
@@ -199,6 +200,9 @@ class Dispatcher:
             if not worker.has_room(call.function, call.parcel, self._depth):
                 return
             queue.pop()
+            if not call.begin():
+                self._calm()
+                continue
             now = now or self.loop.time()
             self._assign(worker, call, now)
 

@@ -12,6 +12,7 @@ from procession._core.aio import Latch, finish
 from procession._core.backoff import RetryPolicy
 from procession._types import Priority
 from procession.errors import ConfigError, StateError
+from procession.pool._adapter import PoolExecutor
 from procession.pool._call import PoolCall
 from procession.pool._config import PoolConfig
 from procession.pool._dispatcher import Dispatcher
@@ -262,6 +263,14 @@ class FunctionPool:
             return self.submit(function, item, timeout=timeout, retries=retries, priority=priority)
 
         return results(one, items, limit, ordered=ordered)
+
+    def executor(self) -> PoolExecutor:
+        """A ``concurrent.futures.Executor`` over this pool, for ``loop.run_in_executor`` and for other threads.
+
+        Raises:
+            PoolClosed: the pool is not open.
+        """
+        return PoolExecutor(self._inside)
 
     # --------------------------------------------------------------------------------- size, figures
 
