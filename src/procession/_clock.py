@@ -8,5 +8,5 @@ monotonic = time.monotonic
 
 
 def wall() -> float:
-    """Seconds since the epoch, for people to read; never compared, never subtracted."""
+    """Seconds since the epoch, for people to read; compared only with the times of calendars."""
     return time.time()  # noqa: TID251 - the one place where wall time is read
