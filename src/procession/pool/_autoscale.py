@@ -95,6 +95,10 @@ def _grow(load: Load, rule: Rule, scaling: Scaling, now: float, backlog: int) ->
     workers = load.workers
     scaling = replace(scaling, low_since=None)
     cool = scaling.grown_at + rule.cool_down
+    if not rule.patience:
+        target = min(rule.most, workers + max(0, load.waiting - load.starting))
+        reason = f"{load.waiting} wait" if target > workers else ""
+        return Verdict(target, reason, replace(scaling, grown_at=now) if reason else scaling, None)
     if backlog > 2 * workers and (now >= cool or not workers):
         target = min(rule.most, max(workers + 1, -(-backlog // 2)))
         return Verdict(target, f"backlog {backlog}", replace(scaling, grown_at=now), None)

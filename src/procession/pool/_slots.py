@@ -205,13 +205,13 @@ class Roster:
         for slot in idle:
             if slot.strict:
                 stop.append(slot)
-            elif slot.retiring and ready > max(self.least, min(self.target, 1)):
+            elif slot.retiring and (ready > max(self.least, 1) or not self.target):
                 stop.append(slot)
                 ready -= 1
         surplus = self.size - self.target
         timeout = self.wear.idle_timeout
         for slot in idle:
-            if slot.retiring or slot.strict:
+            if slot.retiring or slot.strict or ready <= self.least:
                 continue
             if surplus > 0:
                 surplus -= 1
@@ -219,6 +219,7 @@ class Roster:
                 self.target -= 1
             else:
                 continue
+            ready -= 1
             stop.append(slot)
         return Staffing(start, tuple(stop))
 
