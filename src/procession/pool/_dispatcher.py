@@ -277,6 +277,12 @@ class Dispatcher:
             call.succeed(value)
         elif not isinstance(error, asyncio.CancelledError):
             call.fail(error)
+            if (
+                isinstance(error, PoolClosed)
+                and isinstance(call.future, asyncio.Future)
+                and not call.future.cancelled()
+            ):
+                call.future.exception()  # whoever closes a pool at once knows; nobody has to be told by the log
 
     # --------------------------------------------------------------------------- what workers tell
 
