@@ -4,7 +4,8 @@ Each inner node knows, per resource, the least that any shape below it needs, an
 goes best first and leaves out every subtree whose minima do not fit. Neighbours in the tree need similar amounts (they
 stand along Morton's curve: *A computer oriented geodetic data base*, IBM 1966), so that minima say much about what is
 below them. A search looks at a bounded number of nodes, so it may miss a shape that fits, but never takes longer
-because more wait.
+because more wait. When very many that are more urgent do not fit, it looks at some more leaves in turn, each time from
+where it ended the last time, so that nothing that fits is missed for good.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ _VISITS = 96
 """Nodes looked at in one search for the most urgent that fits."""
 
 _MORE_VISITS = 64
-"""Nodes looked at after that for anything that fits, the smallest first."""
+"""Nodes looked at after that for anything that fits, from where the last search ended."""
 
 _GRAIN = 16
 """Parts each resource is divided into to tell which shapes are similar."""
@@ -47,6 +48,7 @@ class ShapeIndex:
         self._shapes: list[Shape | None] = list(shapes)
         self._free: list[int] = []
         self._touched: set[Shape] = set()
+        self._cursor = 0
         self._out_of_place = len(self._shapes)
         names = resources.names[1:]  # everybody takes one slot
         bits = _GRAIN.bit_length() - 1
@@ -105,16 +107,25 @@ class ShapeIndex:
             else:
                 for lane in self._lanes(node):
                     heappush(open_nodes, (_key(lane), lane))
-        # The most urgent ones that remain need just a little too much. What needs little stands to the left.
-        stack = [1]
+        # The most urgent ones that remain need just a little too much.
+        for node in self._walk():
+            yield from (lane for lane in sorted(self._lanes(node), key=_key) if lane not in given)
+
+    def _walk(self) -> Iterator[int]:
+        """Leaves that fit, from left to right and round again, from where the last walk ended."""
+        least, width, room, guard = self._least, self._width, self._resources.open, self._guard
+        node = width + self._cursor % width
         for _ in range(_MORE_VISITS):
-            if not stack:
-                return
-            node = stack.pop()
-            if node >= width:
-                yield from (lane for lane in sorted(self._lanes(node), key=_key) if lane not in given)
-            else:
-                stack += [child for child in (2 * node + 1, 2 * node) if (room - least[child]) & guard == guard]
+            if (room - least[node]) & guard == guard:
+                if node < width:
+                    node *= 2
+                    continue
+                self._cursor = node - width
+                yield node
+            while node & 1:  # up from a right child, and then to the right; from the last leaf to the root
+                node >>= 1
+            node += 1
+        self._cursor = (node << width.bit_length() - node.bit_length()) - width
 
     def _lanes(self, node: int) -> Iterable[Lane]:
         shape = self._shapes[node - self._width]

@@ -90,6 +90,21 @@ def test_what_needs_little_is_found_behind_any_number_that_need_a_little_too_muc
     assert [lane.head for lane in rig.tree.fitting()] == [small]
 
 
+@pytest.mark.row("SC6")
+def test_what_fits_is_met_in_turn_behind_any_number_of_more_urgent_ones_that_do_not():
+    rig = Rig()
+    rig.resources.take(rig.resources.shape({"cpu_cores": 500, "gpu": 50}).need)
+    for number in range(500):
+        rig.push(number, cpu_cores=501 + number / 1000, gpu=number % 50)
+        rig.push(number, cpu_cores=number, gpu=51 + number / 1000)
+    fitting = {rig.push(9000 + number, cpu_cores=400 + number, gpu=45 + number / 1000) for number in range(99)}
+    rig.index()
+    met: set[Entry | None] = set()
+    for _ in range(100):
+        met.update(lane.head for lane in rig.tree.fitting())
+    assert met == fitting
+
+
 def test_shapes_come_and_go():
     rig = Rig(shapes=16)
     tree = rig.index()
