@@ -156,9 +156,13 @@ class Burner:
         return struct.unpack_from("qqq", self._path.read_bytes())
 
     @property
+    def pids(self) -> tuple[int, ...]:
+        return struct.unpack_from("qqq", self._path.read_bytes(), 32)
+
+    @property
     def states(self) -> str:
         """The letters of proc(5) of the three processes."""
-        return "".join(map(state, struct.unpack_from("qqq", self._path.read_bytes(), 32)))
+        return "".join(map(state, self.pids))
 
     async def progress(self, who: str = "abc", within: float = 15.0) -> None:
         """Waits until each of these processes has come further than it is now."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import signal
 from typing import TYPE_CHECKING
 
 from procession.errors import InvalidTransition
@@ -24,6 +25,7 @@ class Freezer:
         self._frozen = False
         self._done = False
         self._busy = False
+        self._left = False
 
     def set(self, *, frozen: bool) -> None:
         """Suspends or resumes it."""
@@ -33,6 +35,15 @@ class Freezer:
         except (ProcessLookupError, InvalidTransition):
             return  # it has ended, or is being stopped for good
         del reach  # the group has had its signal; the rest of the tree follows
+        self._begin()
+
+    def leave(self) -> None:
+        """Its process has ended. What had left its group lives on, as it would have otherwise: not stopped for ever."""
+        if self._frozen or self._done or self._busy:
+            self._frozen, self._left = False, True
+            self._begin()
+
+    def _begin(self) -> None:
         if not self._busy:
             self._busy = True
             task = asyncio.get_running_loop().create_task(self._follow())
@@ -41,12 +52,16 @@ class Freezer:
 
     async def _follow(self) -> None:
         try:
-            while self._done is not self._frozen:
+            while self._done is not self._frozen and not self._left:
                 wanted = self._frozen
                 try:
                     await (self._process.suspend() if wanted else self._process.resume())
                 except (ProcessLookupError, InvalidTransition):
-                    return
+                    break
                 self._done = wanted
+            if self._left:
+                for member in await self._process._handle.members():
+                    member.send_signal(signal.SIGCONT)
+                    member.close()
         finally:
             self._busy = False

@@ -95,8 +95,8 @@ class Outlet:
     def ended(self, task: Task[Any], value: Any, error: BaseException | None, now: float) -> None:
         """Tells the core how its work ended."""
         task._process = None
-        if self._freezers:
-            self._freezers.pop(task, None)
+        if task in self._freezers:
+            self._freezers.pop(task).leave()
         if type(value) is Completed and type(task._work) is Command and value.returncode != 0:
             try:
                 raise_for(value)
