@@ -139,8 +139,8 @@ class FunctionWorker:
             return True
         if function is None or function.pace is None or self.stuck or len(self.pending) > depth:
             return False
-        if parcel.length > _BULKY:
-            return False
+        if function.number not in self.known or parcel.length > _BULKY:
+            return False  # the first call of a function imports what it needs, which may take long
         return self.load <= BUDGET and function.pace <= BUDGET and not self._channel.congested
 
     def assign(self, call: Call, now: float) -> None:
@@ -152,9 +152,10 @@ class FunctionWorker:
         expected = 2 * BUDGET
         if function is not None:
             number = function.number
-            if function.pace is not None and call.parcel.length <= _BULKY:
-                expected = function.pace
-            if number not in self.known:
+            if number in self.known:
+                if function.pace is not None and call.parcel.length <= _BULKY:
+                    expected = function.pace
+            else:
                 self.known.add(number)
                 self._channel.send(_worker.DEFINE, 0, number, function.parcel)
         self._page[_worker.FLAGS + id % _worker.FLAG_COUNT] = 0
@@ -183,6 +184,7 @@ class FunctionWorker:
             return False
         sent.call = None
         call.worker = call.sent = None
+        self.slot.untake()
         return True
 
     def take_back_all(self) -> list[Call]:

@@ -92,6 +92,12 @@ class Slot:
         """Where it stands."""
         return self.machine.state
 
+    def untake(self) -> None:
+        """A use was taken back before it began."""
+        self.uses -= 1
+        if self.retiring == "max_uses":
+            self.strict = False
+
     def worn(self, wear: Wear, now: float) -> str:
         """Why it should be replaced; empty when it should not."""
         if wear.max_uses is not None and self.uses >= wear.max_uses - wear.max_uses // 20:
