@@ -40,10 +40,15 @@ def _machine() -> dict[str, float]:
     return {"cpu_cores": float(_cores()), "memory_mb": float(memory >> 20)}
 
 
+_HOOKS = [name for name in vars(QueuePolicy) if not name.startswith("_")]
+
+
 def _policy(value: object) -> object:
-    missing = [name for name in ("group", "rank", "again", "offset") if not callable(getattr(value, name, None))]
-    if missing or isinstance(value, type):
+    missing = [name for name in _HOOKS if not callable(getattr(value, name, None))]
+    if len(missing) == len(_HOOKS) or isinstance(value, type):
         raise ValueError("a policy is needed, for example PriorityAging(aging_factor=0.1) or Fifo()")
+    if missing:
+        raise ValueError(f"this policy has no {', no '.join(missing)}: derive it from procession.scheduler.Policy")
     return value
 
 

@@ -51,7 +51,9 @@ class Engine:
         self.config = config
         self._resources = Resources(config.max_concurrent_tasks, config.resources, config.kept_when_suspended)
         self._plain = self._resources.plain
-        self._policy = Guarded(config.queue_policy)
+        policy = config.queue_policy
+        fresh = getattr(policy, "fresh", None)  # a user's own may do without
+        self._policy = Guarded(policy if fresh is None else fresh(config.max_concurrent_tasks))
         dispatcher = Dispatcher(
             self._resources,
             self._policy,
@@ -63,7 +65,7 @@ class Engine:
         mode = config.preemption
         self._command_spec = Spec(preemption=mode)
         self._call_spec = Spec(preemption=Preemption.NEVER if mode is Preemption.SUSPEND else mode)
-        self._checks_admission = not _is_default(config.queue_policy, "admit")
+        self._checks_admission = self._policy.kind.admit is not Policy.admit
         self._max_queued = config.max_queued
         self._registry = registry
         self._launcher = launcher
@@ -241,7 +243,7 @@ class Engine:
     def _fail(self, error: BaseException) -> None:
         """The policy has raised, so nobody can say who is next any more: everything ends, and everybody is told."""
         if self._failure is None:
-            self._failure = SchedulerError(f"{self.config.queue_policy!r} raised {error!r}")
+            self._failure = SchedulerError(f"{self._policy!r} raised {error!r}")
             self._failure.__cause__ = error
             log.error("the scheduler stops: its policy raised", exc_info=error)
         self._closed = True
@@ -257,7 +259,3 @@ class Engine:
             self._carry_out()
             self._make_known()
         return cancelled
-
-
-def _is_default(policy: object, method: str) -> bool:
-    return getattr(type(policy), method) is getattr(Policy, method)

@@ -81,6 +81,7 @@ class Queue:
         self._lanes = 0
         self.count = 0
         self.shapes: dict[Shape, None] = {}
+        self._groups: dict[Hashable, dict[Lane, None]] = {}
         self._index: ShapeIndex | None = None
 
     def __len__(self) -> int:
@@ -182,6 +183,7 @@ class Queue:
             if self._index is not None:
                 self._index.add(shape)
         shape.lanes[entry.slot] = lane
+        self._groups.setdefault(group, {})[lane] = None
         self._lanes += 1
         lane.fifo.append(entry)
         entry.lane = lane
@@ -191,6 +193,10 @@ class Queue:
         shape = lane.shape
         lane.head = lane.key = None
         del shape.lanes[lane.slot]
+        alike = self._groups[lane.group]
+        del alike[lane]
+        if not alike:
+            del self._groups[lane.group]
         self._lanes -= 1
         if not shape.lanes:
             del self.shapes[shape]
@@ -252,14 +258,15 @@ class Queue:
 
     def reoffset(self, groups: Iterable[Hashable]) -> None:
         """Puts lanes in order again after the policy has changed the offset of their groups."""
-        changed = set(groups)
-        for shape in self.shapes:
-            for lane in shape.lanes.values():
-                if lane.group in changed and lane.head is not None:
-                    offset = self._policy.offset(lane.group)
-                    if offset != lane.offset:
-                        lane.offset = offset
-                        self._announce(lane, lane.head)
+        for group in groups:
+            lanes = self._groups.get(group)
+            if lanes is None:
+                continue
+            offset = self._policy.offset(group)
+            for lane in lanes:
+                if offset != lane.offset and lane.head is not None:
+                    lane.offset = offset
+                    self._announce(lane, lane.head)
 
     # ------------------------------------------------------------------------------------- looking
 

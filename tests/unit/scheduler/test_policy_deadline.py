@@ -2,15 +2,26 @@
 
 from __future__ import annotations
 
+import asyncio
 import random
 from typing import Any
 
 import pytest
 
 from procession.errors import ConfigError, DeadlineMissed
-from procession.scheduler import EarliestDeadline
+from procession.scheduler import (
+    EarliestDeadline,
+    FairShare,
+    Fifo,
+    MultiLevelFeedback,
+    Policy,
+    Scheduler,
+    SchedulerConfig,
+    TimeSlice,
+)
 from procession.scheduler._policies._demand import Demand
 from procession.scheduler._states import TaskState
+from procession.testing import run_virtual
 from tests.helpers.desk import Desk
 
 pytestmark = pytest.mark.row("SC4")
@@ -34,7 +45,7 @@ def refused(desk: Desk, deadline: float, estimate: float) -> float:
     ("field", "arguments"),
     [
         *(("admission", {"admission": bad, "slots": 1}) for bad in (1, "yes", None)),
-        *(("slots", {"admission": True, "slots": bad}) for bad in (None, 0, -1, True, 1.0, "1", 10**7)),
+        *(("slots", {"admission": True, "slots": bad}) for bad in (0, -1, True, 1.0, "1", 10**7)),
         ("slots", {"slots": 0}),
     ],
 )
@@ -210,3 +221,45 @@ def test_demand_of_many_is_the_same_as_added_up_one_by_one(slots: int) -> None:
         demand.remove(item)
     assert not len(demand)
     assert demand.excess(0, 10, 4, []) == 4 - 10 * slots
+
+
+@pytest.mark.row("SC4")
+def test_without_slots_of_its_own_it_admits_for_those_of_its_scheduler() -> None:
+    config = SchedulerConfig(max_concurrent_tasks=2, policy=EarliestDeadline(admission=True))
+
+    async def work() -> None:
+        await asyncio.sleep(1)
+
+    async def accepted() -> int:
+        count = 0
+        async with Scheduler(config) as scheduler:
+            for _ in range(9):
+                try:
+                    scheduler.submit(work, estimated_duration=1.0, deadline=asyncio.get_running_loop().time() + 2.0)
+                    count += 1
+                except DeadlineMissed:
+                    pass
+            await scheduler.drain()
+        return count
+
+    assert run_virtual(accepted) == 4
+    assert run_virtual(accepted) == 4  # the same configuration: each scheduler has a fresh policy
+
+
+@pytest.mark.row("SC4")
+@pytest.mark.parametrize(
+    "policy",
+    [
+        EarliestDeadline(True, 3),
+        FairShare({"a": 2.0}, 3.0, 4.0),
+        MultiLevelFeedback(quantum=(0.1, 0.5), boost=3.0),
+        MultiLevelFeedback(boost=None),
+        TimeSlice(0.25),
+    ],
+    ids=repr,
+)
+def test_a_fresh_policy_is_made_as_the_old_one_was(policy: Policy) -> None:
+    fresh = policy.fresh(7)
+    assert fresh is not policy
+    assert repr(fresh) == repr(policy)
+    assert Fifo().fresh(7).fresh(1) is not None

@@ -27,6 +27,13 @@ class Policy:
 
     by_priority: ClassVar[bool] = False
 
+    def fresh(self, slots: int) -> Policy:
+        """The policy a scheduler of that many slots is to use: this one, or, if it has a memory, one of its kind.
+
+        So a configuration can be given to several schedulers.
+        """
+        return self
+
     def group(self, task: QueuedTask) -> Hashable:
         """Names the tasks that are ordered among themselves by rank alone. Few groups make a fast queue."""
         return 0

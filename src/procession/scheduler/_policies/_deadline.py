@@ -57,7 +57,7 @@ class EarliestDeadline(Policy):
 
     Args:
         admission: whether to refuse what would be late. Default no.
-        slots: how many tasks run at a time, the scheduler's ``max_concurrent_tasks``; needed for ``admission``.
+        slots: how many tasks run at a time. Default: as many as the scheduler has.
 
     Raises:
         ConfigError: an argument is not of that kind.
@@ -66,13 +66,18 @@ class EarliestDeadline(Policy):
     def __init__(self, admission: bool = False, slots: int | None = None) -> None:
         if not isinstance(admission, bool):
             raise ConfigError("admission", admission, "True or False is needed")
-        if slots is not None or admission:
+        if slots is not None:
             count("slots", slots, 1_000_000)
         self.admission = admission
         self.slots = slots
-        self._demand = Demand(slots or 1)
+        self._slots = slots or 1
+        self._demand = Demand(self._slots)
         self._outside: dict[int, _Claim] = {}
         """Claims of tasks that run, or have stopped and not come back, by number."""
+
+    def fresh(self, slots: int) -> EarliestDeadline:
+        """One that has accepted nothing yet, for as many slots as it was made for, or the scheduler has."""
+        return EarliestDeadline(self.admission, self.slots or slots)
 
     # -------------------------------------------------------------------------------------- the order
 
@@ -99,9 +104,8 @@ class EarliestDeadline(Policy):
         if not self.admission or task.deadline is None or task.estimate is None or self.group(task) == _WHENEVER:
             return
         due, work, instant = int(task.deadline * NANO), int(task.estimate * NANO), int(now * NANO)
-        assert self.slots is not None
         outside = sorted(self._rest(claim, instant) for claim in self._outside.values())
-        late = max(instant + work - due, -(-self._demand.excess(instant, due, work, outside) // self.slots))
+        late = max(instant + work - due, -(-self._demand.excess(instant, due, work, outside) // self._slots))
         if late > 0:
             raise DeadlineMissed(task.id, task.deadline, late / NANO, "admission")
         task.mark = claim = _Claim((due, task.number, work))

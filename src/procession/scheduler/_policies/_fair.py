@@ -98,6 +98,10 @@ class FairShare(Policy):
         self._floor = 0
         self._limit = _KEPT
 
+    def fresh(self, slots: int) -> FairShare:
+        """One that has served nobody yet."""
+        return FairShare(self.weights, self.default_weight, self.nominal)
+
     # -------------------------------------------------------------------------------------- the order
 
     def group(self, task: QueuedTask) -> Hashable:

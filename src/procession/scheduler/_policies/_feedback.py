@@ -63,6 +63,10 @@ class MultiLevelFeedback(Policy):
         self._boosted_at = 0.0
         self._next: float | None = None
 
+    def fresh(self, slots: int) -> MultiLevelFeedback:
+        """One that has seen nobody yet."""
+        return MultiLevelFeedback(None, self.quanta, self.boost)
+
     # -------------------------------------------------------------------------------------- the order
 
     def group(self, task: QueuedTask) -> Hashable:

@@ -49,6 +49,10 @@ class TimeSlice(Policy):
         self.length: float = seconds("quantum", quantum)
         self._arrivals = Arrivals()
 
+    def fresh(self, slots: int) -> TimeSlice:
+        """One that has seen nobody yet."""
+        return TimeSlice(self.length)
+
     def rank(self, task: QueuedTask, now: int) -> int:
         """The end of the line."""
         return self._arrivals.newcomer(now)
