@@ -279,10 +279,16 @@ class Queue:
             yield from self._index.fitting()
             return
         room, guard = resources.open, resources.guard
-        lanes = [lane for shape in self.shapes if (room - shape.need) & guard == guard for lane in shape.lanes.values()]
-        if len(lanes) > 1:
-            lanes.sort(key=_key)
-        yield from lanes
+        keys = [
+            key
+            for shape in self.shapes
+            if (room - shape.need) & guard == guard
+            for lane in shape.lanes.values()
+            if (key := lane.key) is not None
+        ]
+        heapify(keys)  # not sorted, because mostly the first one is taken
+        while keys:
+            yield heappop(keys)[2]
 
     def lanes(self) -> Iterator[Lane]:
         """All lanes, in no particular order."""
@@ -307,8 +313,3 @@ class Queue:
         ]
         before.sort()
         return len(before), [one for _, _, one in before[:names]]
-
-
-def _key(lane: Lane) -> tuple[int, int]:
-    assert lane.key is not None
-    return lane.key[:2]
