@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 
 from procession import Command, ProcessRegistry
 from procession.errors import QueueFull, SpawnFailure
+from procession.events import TaskPreempted, TaskRetried, TaskStarted
 from procession.scheduler import (
     Fifo,
     Policy,
@@ -113,9 +114,15 @@ submits = st.fixed_dictionaries(
         "many": st.booleans(),
     }
 )
+LAX: dict[str, Any] = {
+    "what": "plain", "seconds": 0.0, "priority": 2, "cpu": 1, "memory": 0, "estimate": None, "timeout": None,
+    "deadline": None, "delay": 0, "retries": 0, "after": [], "preemption": None, "tenant": "", "many": False,
+}  # fmt: skip
 steps = st.one_of(
     submits.map(lambda options: ("submit", options)),
     submits.map(lambda options: ("submit", options)),
+    st.sampled_from(["long", "polite", "tree"]).map(lambda what: ("submit", LAX | {"what": what, "priority": 4})),
+    st.sampled_from([0, 1]).map(lambda priority: ("submit", LAX | {"seconds": 1.0, "priority": priority})),
     st.tuples(st.just("cancel"), st.integers(0, 30)),
     st.tuples(st.just("kill"), st.integers(0, 30)),
     st.tuples(st.just("wait"), st.sampled_from([0.0, 0.0, 0.25, 0.5, 1.0, 3.0])),
@@ -233,6 +240,7 @@ async def happens(policy: Policy, mode: Preemption, todo: list[tuple[str, Any]],
     async with ProcessRegistry() as registry:
         told = Told(registry)
         async with Scheduler(config, registry=registry, launcher=launcher, seed=1) as scheduler:
+            registry.listen(lambda _event: check_sums(scheduler), types=(TaskStarted, TaskPreempted, TaskRetried))
             story = Story(scheduler, launcher)
             for step in todo:
                 await story.step(*step)
@@ -244,6 +252,7 @@ async def happens(policy: Policy, mode: Preemption, todo: list[tuple[str, Any]],
         await asyncio.sleep(0)
         await asyncio.sleep(0)
         story.check(told)
+        assert registry.statistics().failures == 0
     assert errors == []
 
 
@@ -251,7 +260,7 @@ async def happens(policy: Policy, mode: Preemption, todo: list[tuple[str, Any]],
 @given(
     policy=st.sampled_from(sorted(POLICIES)),
     mode=st.sampled_from(list(Preemption)),
-    todo=st.lists(steps, min_size=1, max_size=30),
+    todo=st.lists(steps, min_size=10, max_size=40),
     ending=st.sampled_from(["drain", "close", "half"]),
     slots=st.integers(1, 3),
 )

@@ -122,7 +122,7 @@ class Runners:
     async def _serve(self, runner: Runner, task: Task[Any] | None) -> None:
         loop, begin, ended, short = self._loop, self._begin, self._ended, self._short
         plain = None if short is None else short.plain
-        me = asyncio.current_task()
+        me = runner.task = asyncio.current_task()  # with eager tasks before create_task() has returned
         assert me is not None
         now = since = self._now()
         while task is not None:
