@@ -59,8 +59,8 @@ class SchedulerConfig(Config):
     """The limits and rules of one scheduler. Frozen; every value is checked at once.
 
     Attributes:
-        max_concurrent_tasks: how many tasks run at a time; suspended ones do not count. Default: the cores this
-            program may use.
+        max_concurrent_tasks: how many tasks run at a time, at most 1,000,000; suspended ones do not count. Default:
+            the cores this program may use.
         resources: how much there is of each resource, by name: ``cpu_cores``, ``memory_mb``, ``disk_mb``,
             ``network_mbps`` and any name of your own. Default: the machine's cores and memory. Amounts are counted
             in millionths, exactly.
