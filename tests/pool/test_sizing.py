@@ -134,6 +134,23 @@ async def test_what_waits_behind_a_call_that_turns_out_long_goes_elsewhere():
         long.cancel()
 
 
+@pytest.mark.row("PO7")
+async def test_answers_that_were_held_back_do_not_wait_for_a_call_that_turns_out_long():
+    loop = asyncio.get_running_loop()
+    async with FunctionPool(PoolConfig(min_size=1, max_size=1)) as pool:
+        for _ in range(20):
+            await pool.run(work.sleep, 0)
+        for _ in range(5):
+            began = loop.time()
+            short = [pool.submit(work.sleep, 0) for _ in range(10)]
+            long = pool.submit(work.sleep, 0.5)
+            await asyncio.gather(*short)
+            assert loop.time() - began < 0.3
+            await long
+            for _ in range(20):
+                await pool.run(work.sleep, 0)
+
+
 @pytest.mark.row("PO10")
 async def test_the_figures_add_up():
     async with FunctionPool(PoolConfig(min_size=2, max_size=2)) as pool:

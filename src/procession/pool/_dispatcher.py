@@ -217,6 +217,7 @@ class Dispatcher:
             if now - worker.since < _STUCK:
                 again = worker.since if again is None else min(again, worker.since)
             else:
+                worker.fetch_held()
                 worker.stuck = True
                 self.moved(worker.take_back_all())
         if again is not None:

@@ -187,6 +187,24 @@ class FunctionWorker:
         self.slot.untake()
         return True
 
+    def fetch_held(self) -> None:
+        """Takes the answers that are held back until the next ones: the call that runs takes longer than expected."""
+        page, header, at = self._page, _worker.HEADER, 0
+        size, times = _worker.HELD.unpack_from(page, _worker.HELD_AT)
+        if not 0 < size <= _worker.HOLD:
+            return
+        with self._fence:
+            data = page[_worker.ANSWERS : _worker.ANSWERS + size]
+        if self.process.exit is None and _worker.HELD.unpack_from(page, _worker.HELD_AT)[1] != times:
+            return  # they were sent meanwhile, and others may have been written over them
+        while at + header.size <= size:
+            length, id, number, kind, _ = header.unpack_from(data, at)
+            at += header.size
+            if at + length > size or kind not in (_worker.RESULT, _worker.ERROR):
+                return
+            self._answered(kind, id, number, memoryview(data)[at : at + length], ())
+            at += length
+
     def take_back_all(self) -> list[Call]:
         """Takes back whatever was not begun, in the order of sending."""
         calls = [sent.call for sent in self.pending if sent.call is not None and sent.call.fate is None]
@@ -243,6 +261,8 @@ class FunctionWorker:
 
     def _answered(self, kind: int, id: int, number: int, pickled: Any, buffers: Sequence[Any]) -> None:
         pending = self.pending
+        if id <= self.answered:
+            return  # it was fetched from where it had been held back
         if not pending or pending[0].id != id:
             self.kill(WorkerLoss.GARBLED)
             return
@@ -352,6 +372,7 @@ class FunctionWorker:
         if self._over:
             return
         self._channel.drain()
+        self.fetch_held()
         self._over = True
         if self._exit_by is not None:
             self._exit_by.cancel()

@@ -30,7 +30,11 @@ HEADER = _struct.Struct("<QQIHH")
 """Length of what follows, id, number of a function or microseconds of a run, kind, number of buffers."""
 
 MARK = _struct.Struct("<QB")
-PAGE = 4096  # holds the mark, then the flags
+HELD = _struct.Struct("<QQ")  # at 16: how many bytes of answers are held back, and how often they have been sent
+HELD_AT = 16
+ANSWERS = 4096  # where answers that are held back stand: whoever finds this program dead finds them
+HOLD = 32768
+PAGE = ANSWERS + HOLD  # the mark, the flags, the answers
 FLAGS = 64  # where the flags begin: one byte per call, by its id
 FLAG_COUNT = 2048
 
@@ -43,6 +47,8 @@ SIZE = ~(BYTES | BYTEARRAY)
 LARGE = 32768  # bytes objects from this size on travel beside the pickle, not in it
 KINDS: dict[object, int] = {bytes: BYTES, bytearray: BYTEARRAY}
 _READ = 1 << 16
+_PATIENCE = 0.0003  # seconds for which answers are held back while further calls are here already
+_SMALL = 4096
 _WAITALL = _socket.MSG_WAITALL
 
 state = None
@@ -62,6 +68,10 @@ class Link:
         self.data = b""
         self.at = 0
         self.lock = _thread.allocate_lock()  # a log record may come from another thread
+        self.page: mmap.mmap | None = None
+        self.held = 0
+        self.held_since = 0.0
+        self.sent = 0
 
     def fill(self, wanted: int) -> None:
         """Sees to it that ``wanted`` bytes can be had at once."""
@@ -130,6 +140,8 @@ class Link:
         if not buffers:
             head = HEADER.pack(len(pickled), id, number, kind, 0)
             with self.lock:
+                if self.held:
+                    self.release()
                 if len(pickled) < _READ:
                     self.socket.sendall(head + pickled)
                 else:
@@ -141,9 +153,47 @@ class Link:
         length = 8 * len(views) + len(pickled) + sum(view.nbytes for view in views)
         head = HEADER.pack(length, id, number, kind, len(views)) + _struct.pack(f"<{len(sizes)}Q", *sizes)
         with self.lock:
+            if self.held:
+                self.release()
             self.socket.sendall(head + pickled)
             for view in views:
                 self.socket.sendall(view)
+
+    def has_call(self) -> bool:
+        """Whether another call is here, whole, so that it will be run without waiting."""
+        have = len(self.data) - self.at
+        if have < 24:
+            return False
+        length, _, _, kind, _ = HEADER.unpack_from(self.data, self.at)
+        return bool(kind == CALL and have >= 24 + length)
+
+    def hold(self, kind: int, id: int, number: int, pickled: bytes, now: float) -> bool:
+        """Holds an answer back, to be sent with the next ones in one go; ``False`` when it must not be.
+
+        It stands in shared memory until then: if the next call ends this program, it is found there, and if the next
+        call takes long, it is fetched from there.
+        """
+        with self.lock:
+            held = self.held
+            size = 24 + len(pickled)
+            if self.page is None or held + size > HOLD or (held and now - self.held_since > _PATIENCE):
+                return False
+            at = ANSWERS + held
+            self.page[at : at + size] = HEADER.pack(len(pickled), id, number, kind, 0) + pickled
+            if not held:
+                self.held_since = now
+            self.held = held + size
+            HELD.pack_into(self.page, HELD_AT, self.held, self.sent)
+        return True
+
+    def release(self) -> None:
+        """Sends what is held back. The lock is held."""
+        page = self.page
+        if page is not None:
+            self.socket.sendall(page[ANSWERS : ANSWERS + self.held])
+            self.held = 0
+            self.sent += 1
+            HELD.pack_into(page, HELD_AT, 0, self.sent)
 
 
 def text_of(error: BaseException) -> str:
@@ -187,7 +237,7 @@ class Worker:
 
     def __init__(self, link: Link, page: mmap.mmap) -> None:
         self.link = link
-        self.page = page
+        self.page = link.page = page
         self.functions: dict[int, Any] = {}
         self.limit = 1 << 62
         self.main: tuple[str, str] | None = None
@@ -297,8 +347,11 @@ class Worker:
                 del result
             del function, args, kwargs
         flush()
-        spent = int((time.perf_counter() - began) * 1e6)
-        self.link.send(kind, id, min(spent, 0xFFFFFFFF), answer, out)
+        now = time.perf_counter()
+        spent = min(int((now - began) * 1e6), 0xFFFFFFFF)
+        link = self.link
+        if out or len(answer) > _SMALL or not link.has_call() or not link.hold(kind, id, spent, answer, now):
+            link.send(kind, id, spent, answer, out)
 
     def pack(self, result: Any, out: list[Any]) -> tuple[int, bytes]:
         """A result as it travels; what is wrong with it, when it cannot."""
