@@ -12,6 +12,19 @@ from tests.helpers.repository import ROOT
 WORDS = (
     *("spawn", "adopt", "exit", "returncode", "grace period", "stop", "terminate", "kill", "journal", "story"),
     *("cookie", "guardian", "rung", "escaped", "survivor", "detach", "record", "gap", "unkillable"),
+    *(
+        "ageing",
+        "backfill",
+        "reservation",
+        "quantum",
+        "demotion",
+        "boost",
+        "victim",
+        "preemption",
+        "slot",
+        "fate",
+        "tenant",
+    ),
 )
 TEXT = (ROOT / "docs" / "glossary.md").read_text(encoding="utf-8")
 TERMS = re.findall(r"^([a-z][a-z ]+)\n    \S", TEXT, flags=re.MULTILINE)
