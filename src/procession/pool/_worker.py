@@ -55,6 +55,9 @@ state = None
 """What the pool's ``worker_state`` made; see procession.pool.worker_state."""
 
 
+_page: mmap.mmap | None = None  # for as long as there is a program: its end would close the number it thinks it has
+
+
 class Gone(Exception):
     """The other end has closed the channel."""
 
@@ -504,12 +507,26 @@ def watch_warnings(link: Link) -> None:
     warnings.showwarning = show
 
 
+def map_page(fd: int) -> mmap.mmap:
+    """Maps the shared page and closes every descriptor of it: what a function writes to strange ones must not hit it."""
+    global _page
+    copy = os.dup(fd)
+    os.close(copy)
+    _page = mmap.mmap(fd, PAGE)  # keeps a duplicate, which gets the number that was just free
+    try:
+        if os.path.samestat(os.fstat(copy), os.fstat(fd)):
+            os.close(copy)
+    except OSError:
+        pass  # it keeps none, or got another number
+    os.close(fd)
+    return _page
+
+
 def run(channel: int, page: int, settings: dict[str, Any] | None) -> int:
     """The life of a worker; returns its exit code."""
     os.set_inheritable(channel, False)
     link = Link(channel)
-    worker = Worker(link, mmap.mmap(page, PAGE))
-    os.close(page)
+    worker = Worker(link, map_page(page))
     try:
         if settings is None:
             kind, _, _, pickled, _ = link.frame()
