@@ -54,6 +54,7 @@ async def test_a_suspended_tree_makes_no_progress_and_a_resumed_one_goes_on(tmp_
             assert low.state == "running"
             assert check_sums(scheduler).allocated == {"cpu_cores": 1.0, "memory_mb": 10.0}
             await burner.progress()
+            await burner.progress()  # the first letters may have been due when they were stopped
             assert all(now > then for now, then in zip(burner.counters, before, strict=True))
             assert (low.attempts, low.preemptions) == (1, 1)
 
@@ -183,10 +184,10 @@ async def test_the_registry_sees_a_suspended_process_as_suspended(tmp_path):
 @pytest.mark.row("SC4")
 @pytest.mark.row("SC7")
 async def test_time_slices_let_trees_burn_in_turn_and_never_together(tmp_path):
-    with burning(tmp_path, 3, goal=150_000) as burners:
+    with burning(tmp_path, 3, goal=400_000) as burners:
         async with ProcessRegistry() as registry:
             told = Told(registry)
-            settings = config(max_concurrent_tasks=1, resources={}, policy=TimeSlice(quantum=0.05))
+            settings = config(max_concurrent_tasks=1, resources={}, policy=TimeSlice(quantum=0.03))
             async with Scheduler(settings, registry=registry) as scheduler:
                 most = []
                 registry.listen(lambda event: most.append(check_sums(scheduler).running), types=TaskPreempted)
@@ -198,7 +199,7 @@ async def test_time_slices_let_trees_burn_in_turn_and_never_together(tmp_path):
             assert set(turns) == {task.id for task in tasks}, "everybody was in turn"
             assert all(before != after for before, after in itertools.pairwise(turns[:6]))
             assert max(most) <= 1
-            assert all(burner.counters[0] == 150_000 for burner in burners)
+            assert all(burner.counters[0] == 400_000 for burner in burners)
             assert max(task.started_at for task in tasks) > min(task.finished_at or 0 for task in tasks) - 1
             told.check()
 
