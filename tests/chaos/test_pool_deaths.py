@@ -113,7 +113,7 @@ async def test_what_was_running_is_never_silently_run_twice(tmp_path):
 async def test_an_idle_worker_that_dies_is_replaced_and_nobody_notices():
     async with FunctionPool(TWO) as pool:
         for _ in range(3):
-            victims = {worker.process.pid for worker in pool._dispatcher.fleet}
+            victims = {worker.process.pid for worker in pool._dispatcher.fleet}  # type: ignore[union-attr]
             assert len(victims) == 2
             for pid in victims:
                 os.kill(pid, signal.SIGKILL)
@@ -207,7 +207,7 @@ async def test_when_a_cancelled_call_has_returned_nothing_of_it_runs(tmp_path):
         task = asyncio.create_task(pool.run(work.spawn_child, str(note)))
         while not (note.exists() and note.read_text()):
             await asyncio.sleep(0.01)
-        (worker,) = [worker for worker in pool._dispatcher.fleet if worker.pending]
+        (worker,) = [worker for worker in pool._dispatcher.fleet if worker.pending]  # type: ignore[union-attr]
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
             await task
@@ -251,10 +251,10 @@ async def test_a_stopped_worker_is_found_out():
 
 async def test_a_template_that_dies_is_replaced():
     async with FunctionPool(TWO) as pool:
-        starter = pool._dispatcher.starter
+        starter = pool._dispatcher.starter  # type: ignore[union-attr]
         template = starter.template
         assert template is not None
-        os.kill(template._spawning.process.pid, signal.SIGKILL)
+        os.kill(template._spawning.process.pid, signal.SIGKILL)  # type: ignore[union-attr]
         for n in range(4):
             with pytest.raises(WorkerLost) as caught:
                 await pool.run(work.die, "_exit")
@@ -277,7 +277,7 @@ async def test_workers_killed_all_the_time_lose_nothing_that_is_retried(calls):
             nonlocal kills
             while not stop:
                 await asyncio.sleep(0.1)
-                workers = list(pool._dispatcher.fleet)
+                workers = list(pool._dispatcher.fleet)  # type: ignore[union-attr]
                 if workers:
                     with suppress(ProcessLookupError):
                         os.kill(workers[kills % len(workers)].process.pid, signal.SIGKILL)

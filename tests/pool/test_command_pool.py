@@ -106,7 +106,7 @@ async def test_cancelled_commands_give_their_place_away():
 async def test_bad_input_is_refused():
     for wrong in (
         lambda: CommandPool(0),
-        lambda: CommandPool(1.5),
+        lambda: CommandPool(1.5),  # type: ignore[arg-type]
         lambda: CommandPool(2, max_waiting=-1),
         lambda: CommandPool(2, name="a b"),
     ):
@@ -123,7 +123,7 @@ async def test_bad_input_is_refused():
             with pytest.raises(ConfigError):
                 await pool.execute(Command("true"), **options)
         with pytest.raises(ConfigError):
-            await pool.execute("true")
+            await pool.execute("true")  # type: ignore[arg-type]
         with pytest.raises(SpawnError):
             await pool.execute(Command("/nowhere/at/all"))
         running = pool.submit(Command("sleep", "0.1"))

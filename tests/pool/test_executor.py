@@ -110,9 +110,9 @@ def test_an_initializer_runs_in_each_worker_and_its_failure_is_told():
 def test_bad_arguments_are_refused_as_the_standard_library_does():
     for wrong, kind in (
         (lambda: Executor(0), ValueError),
-        (lambda: Executor(initializer=3), TypeError),
+        (lambda: Executor(initializer=3), TypeError),  # type: ignore[arg-type]
         (lambda: Executor(max_tasks_per_child=0), ValueError),
-        (lambda: Executor(max_tasks_per_child="3"), TypeError),
+        (lambda: Executor(max_tasks_per_child="3"), TypeError),  # type: ignore[arg-type]
     ):
         with pytest.raises(kind):
             wrong()

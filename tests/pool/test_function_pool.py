@@ -6,6 +6,7 @@ import asyncio
 import functools
 import logging
 import os
+import sys
 
 import pytest
 
@@ -174,7 +175,8 @@ async def test_what_cannot_be_raised_here_is_told_of(function, kind):
 
 
 @pytest.mark.row("PO8")
-async def test_what_cannot_travel_costs_no_worker():
+async def test_what_cannot_travel_costs_no_worker(monkeypatch):
+    monkeypatch.setitem(sys.modules, "cloudpickle", None)  # as where it is not installed
     async with FunctionPool(ONE) as pool:
         who = await pool.run(work.pid)
         with pytest.raises(NotPicklable) as caught:
@@ -195,6 +197,22 @@ async def test_what_cannot_travel_costs_no_worker():
             await pool.run(work.echo, work.BadState())
         assert caught.value.what == "arguments"
         assert await pool.run(work.pid) == who
+
+
+@pytest.mark.row("PO8")
+async def test_with_cloudpickle_anything_travels():
+    pytest.importorskip("cloudpickle")
+    async with FunctionPool(ONE) as pool:
+        factor = 3
+        assert await pool.run(lambda x: x * factor, 5) == 15
+        assert await pool.run(map_with, lambda x: x + 1, [1, 2]) == [2, 3]
+        assert await pool.run(functools.partial(lambda a, b: a - b, 5), 2) == 3
+        with pytest.raises(NotPicklable):
+            await pool.run(work.echo, asyncio.get_running_loop())
+
+
+def map_with(function, items):
+    return list(map(function, items))
 
 
 @pytest.mark.row("PO8")
@@ -224,14 +242,14 @@ async def test_bad_options_are_refused_before_anything_happens():
             with pytest.raises(ConfigError):
                 await pool.run(work.echo, 1, **options)
         with pytest.raises(ConfigError):
-            await pool.run(3)
+            await pool.run(3)  # type: ignore[arg-type]
         for n in (0, -1, True, 1.5):
             with pytest.raises(ConfigError):
-                await pool.scale_up(n)
+                await pool.scale_up(n)  # type: ignore[arg-type]
         assert pool.statistics().ok == 0
     for config in (3, {"min_size": 1}):
         with pytest.raises(ConfigError):
-            FunctionPool(config)
+            FunctionPool(config)  # type: ignore[arg-type]
     with pytest.raises(ConfigError):
         FunctionPool(name="no name")
 

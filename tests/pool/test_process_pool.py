@@ -115,7 +115,7 @@ async def test_wrong_use_of_leases_is_told():
             with pytest.raises(LeaseError):
                 await call
         with pytest.raises(ConfigError):
-            pool.release(3)
+            pool.release(3)  # type: ignore[arg-type]
         assert issubclass(LeaseError, StateError)
         async with pool.acquire() as again:
             assert await again.request("still whole") == "still whole"
@@ -193,8 +193,8 @@ async def test_an_idle_process_that_dies_is_replaced_before_anybody_has_it():
             os.kill(worker.process.pid, signal.SIGKILL)
             await worker.gone
         for n in range(5):
-            async with pool.acquire(timeout=5) as worker:
-                assert await worker.request(str(n)) == str(n)
+            async with pool.acquire(timeout=5) as worker:  # type: ignore[assignment]
+                assert await worker.request(str(n)) == str(n)  # type: ignore[attr-defined]
 
 
 async def test_a_lease_that_ended_badly_is_not_given_to_the_next():
@@ -246,23 +246,23 @@ async def test_programs_that_do_not_work_are_told():
                 while True:
                     async with pool.acquire() as worker:
                         await worker.receive_line()
-        assert seen.value.exit is not None
-        assert seen.value.exit.returncode == 5
+        assert seen.value.exit is not None  # type: ignore[attr-defined]
+        assert seen.value.exit.returncode == 5  # type: ignore[attr-defined]
 
 
 def test_bad_input_is_refused():
     for wrong in (
-        lambda: ProcessPool("cat"),
-        lambda: ProcessPool(CAT, 3),
+        lambda: ProcessPool("cat"),  # type: ignore[arg-type]
+        lambda: ProcessPool(CAT, 3),  # type: ignore[arg-type]
         lambda: ProcessPool(CAT, name=""),
-        lambda: ProcessPool(CAT, ready=3),
+        lambda: ProcessPool(CAT, ready=3),  # type: ignore[arg-type]
         lambda: PoolConfig(min_size=-1),
         lambda: PoolConfig(min_size=3, max_size=2),
         lambda: PoolConfig(max_size=0),
         lambda: PoolConfig(idle_timeout=float("nan")),
-        lambda: PoolConfig(bogus=1),
+        lambda: PoolConfig(bogus=1),  # type: ignore[call-arg]
         lambda: ProcessPool(CAT).acquire(timeout=-1),
-        lambda: ProcessPool(CAT).acquire(priority="high"),
+        lambda: ProcessPool(CAT).acquire(priority="high"),  # type: ignore[arg-type]
     ):
         with pytest.raises(ConfigError):
             wrong()
@@ -284,8 +284,8 @@ async def test_the_size_can_be_changed_within_its_limits():
             assert len(registry) == 1
             for n in (0, -1, 1.5):
                 with pytest.raises(ConfigError):
-                    await pool.scale_up(n)
-        scaled = [(event.old, event.new) for event in registry.history(PoolScaled)]
+                    await pool.scale_up(n)  # type: ignore[arg-type]
+        scaled = [(event.old, event.new) for event in registry.history(PoolScaled)]  # type: ignore[attr-defined]
         assert scaled == [(1, 3), (3, 2), (2, 1)]
 
 
@@ -295,7 +295,7 @@ async def test_leases_are_events():
             who = worker.id
         (leased,) = registry.history(WorkerLeased)
         (released,) = registry.history(WorkerReleased)
-        assert (leased.id, leased.pool, released.id) == (who, "cats", who)
+        assert (leased.id, leased.pool, released.id) == (who, "cats", who)  # type: ignore[attr-defined]
 
 
 @pytest.mark.row("PO5")
@@ -308,7 +308,7 @@ async def test_workers_are_replaced_when_they_are_worn_out():
         assert len(set(pids)) == 3
         assert pids[0] == pids[1] != pids[2]
     async with ProcessPool(CAT, ONE.replace(max_lifetime=0.2)) as pool:
-        seen = set()
+        seen: set[int] = set()
         async with asyncio.timeout(10):
             while len(seen) < 3:
                 async with pool.acquire(timeout=5) as worker:

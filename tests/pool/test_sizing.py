@@ -68,7 +68,7 @@ async def test_workers_are_replaced_after_so_many_calls_and_no_call_is_lost():
 
 async def test_the_old_are_replaced_and_somebody_is_always_ready():
     config = PoolConfig(min_size=2, max_size=2, max_lifetime=0.3, lifetime_jitter=0.2)
-    seen = set()
+    seen: set[int] = set()
     async with FunctionPool(config) as pool:
         async with asyncio.timeout(20):
             while len(seen) < 6:
@@ -109,7 +109,7 @@ async def test_short_calls_wait_at_workers_long_ones_do_not():
     async with FunctionPool(PoolConfig(min_size=1, max_size=1)) as pool:
         for _ in range(20):
             await pool.run(abs, 1)
-        (worker,) = pool._dispatcher.fleet
+        (worker,) = pool._dispatcher.fleet  # type: ignore[union-attr]
         short = [pool.submit(abs, n) for n in range(30)]
         assert len(worker.pending) > 1
         await asyncio.gather(*short)

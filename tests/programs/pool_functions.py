@@ -185,9 +185,9 @@ def die(how):
     raise AssertionError(how)
 
 
-def die_once(path, how):
+def die_once(path, how):  # noqa: RET503
     """Dies the first time it is run."""
-    if os.path.exists(path):
+    if os.path.exists(path):  # noqa: PTH110
         return "survived"
     touch(path)
     die(how)
@@ -254,11 +254,13 @@ class Model:
 
 
 def use_model():
-    model = sys.modules["_procession_worker"].state
+    from procession.pool import worker_state
+
+    model = worker_state()
     model.uses += 1
     return model.opened, model.uses
 
 
-def grow(megabytes, kept=[]):
+def grow(megabytes, kept=[]):  # noqa: B006
     kept.append(bytearray(os.urandom(1 << 20) * megabytes))
     return os.getpid()

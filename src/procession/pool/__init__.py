@@ -27,5 +27,6 @@ from procession.pool._process_pool import Acquiring as Acquiring
 from procession.pool._process_pool import ProcessPool as ProcessPool
 from procession.pool._slots import SLOT_MOVES as SLOT_MOVES
 from procession.pool._slots import SlotState as SlotState
+from procession.pool._state import worker_state as worker_state
 from procession.pool._statistics import PoolStatistics as PoolStatistics
 from procession.pool._statistics import suggest_size as suggest_size

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, model_validator
@@ -106,9 +106,9 @@ class PoolConfig(Config):
     health_interval: Seconds = 30.0
     health_timeout: Seconds = 5.0
     max_waiting: Annotated[_Count, Field(ge=0)] | None = None
-    preload: Annotated[tuple[str, ...], BeforeValidator(_names)] = ()
+    preload: Annotated[Sequence[str], BeforeValidator(_names)] = ()
     initializer: Annotated[Callable[..., object] | None, BeforeValidator(_callable)] = None
-    initargs: Annotated[tuple[Any, ...], BeforeValidator(_arguments)] = ()
+    initargs: Annotated[Sequence[Any], BeforeValidator(_arguments)] = ()
     worker_state: Annotated[Callable[[], Any] | None, BeforeValidator(_callable)] = None
     start_method: Literal["template", "spawn"] = "template"
     prefetch: Annotated[_Count, Field(ge=0, le=512)] = 64

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Mapping
+from collections.abc import AsyncGenerator, AsyncIterable, Callable, Iterable, Mapping
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, TypeVar, cast
 
@@ -236,7 +236,7 @@ class FunctionPool:
         timeout: float | None = None,
         retries: int | RetryPolicy = 0,
         priority: int = Priority.NORMAL,
-    ) -> AsyncIterator[T]:
+    ) -> AsyncGenerator[T, None]:
         """Runs ``function(item)`` for each item and yields the values.
 
         Items are taken as results are, never more than ``max_in_flight`` ahead; ``items`` may be endless. The first

@@ -74,7 +74,7 @@ class Functions:
                 raise pickle.PicklingError("the main module cannot be imported by a worker")
             return self._keep(function, function, pickled)
         except Exception as error:  # noqa: BLE001 - whatever pickle makes of it
-            pickled = _by_value(function, error)
+            pickled = _by_value(function, error, "function", name_of(function))
         return self._known.get(pickled) or self._keep(pickled, function, pickled)
 
     def _keep(self, key: object, function: Callable[..., Any], pickled: bytes) -> Function:
@@ -105,12 +105,10 @@ class Functions:
         buffers: list[pickle.PickleBuffer] = []
         try:
             parcel = Parcel(pickle.dumps(message, 5, buffer_callback=buffers.append), buffers)
-        except Exception as error:
-            if function is None:
-                buffers.clear()
-                parcel = Parcel(_by_value(message, error, "function" if _is_at_fault(call) else "arguments"))
-            else:
-                raise NotPicklable("arguments", _culprit(args, kwargs), _why(error)) from error
+        except Exception as error:  # noqa: BLE001 - whatever pickle, or a __reduce__, makes of it
+            at_fault = function is None and _is_at_fault(call)
+            kind = name_of(call) if at_fault else _culprit(args, kwargs)
+            parcel = Parcel(_by_value(message, error, "function" if at_fault else "arguments", kind))
         if parcel.length > self._limit:
             raise MessageTooLarge("arguments", parcel.length, self._limit)
         return parcel
@@ -121,16 +119,16 @@ def _is_bound(function: object) -> bool:
     return type(function) is types.BuiltinFunctionType and owner is not None and not isinstance(owner, types.ModuleType)
 
 
-def _by_value(value: object, error: Exception, what: str = "function") -> bytes:
+def _by_value(value: object, error: Exception, what: str, kind: str) -> bytes:
+    """What pickle cannot do, cloudpickle may, where it is installed."""
     try:
-        import cloudpickle  # type: ignore[import-not-found, unused-ignore]
+        import cloudpickle  # type: ignore[import-not-found, import-untyped, unused-ignore]
     except ImportError:
-        kind = value[0] if isinstance(value, tuple) else value
-        raise NotPicklable(what, name_of(kind), _why(error)) from error
+        raise NotPicklable(what, kind, _why(error)) from error
     try:
         return bytes(cloudpickle.dumps(value, 5))
     except Exception as worse:
-        raise NotPicklable(what, name_of(value), _why(worse)) from worse
+        raise NotPicklable(what, kind, _why(worse)) from worse
 
 
 def _is_at_fault(call: object) -> bool:

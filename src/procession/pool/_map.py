@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable
+from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Callable, Iterable
 from typing import Any, TypeVar
 
 from procession._core.aio import Latch
@@ -18,7 +18,7 @@ async def results(
     limit: int,
     *,
     ordered: bool,
-) -> AsyncIterator[T]:
+) -> AsyncGenerator[T, None]:
     """Submits items, at most ``limit`` ahead, and yields what comes back.
 
     Cancellation: everything under way is cancelled.

@@ -44,7 +44,7 @@ def settings_of(config: PoolConfig) -> dict[str, Any]:
     init = b""
     if config.initializer is not None or config.worker_state is not None:
         try:
-            init = pickle.dumps((config.worker_state, config.initializer, config.initargs), 5)
+            init = pickle.dumps((config.worker_state, config.initializer, tuple(config.initargs)), 5)
         except Exception as error:
             raise NotPicklable("initializer", "initializer", f"{type(error).__name__}: {error}") from error
     return {
@@ -52,7 +52,7 @@ def settings_of(config: PoolConfig) -> dict[str, Any]:
         "argv": [str(word) for word in sys.argv],
         "site": not sys.flags.no_site,
         "main": main_module(),
-        "preload": config.preload,
+        "preload": tuple(config.preload),
         "init": init,
         "limit": int(config.max_message_mb * (1 << 20)),
         "log_level": logging.getLogger().getEffectiveLevel(),

@@ -23,6 +23,7 @@ from procession.pool import (
     WorkerLost,
     WorkerStartError,
     suggest_size,
+    worker_state,
 )
 from procession.pool._loss import guess
 
@@ -91,7 +92,12 @@ def test_a_size_is_suggested():
     assert suggest_size("io") == 5 * one
     assert suggest_size(wait_ratio=9) == 10 * one
     with pytest.raises(ValueError, match="kind"):
-        suggest_size("gpu")
+        suggest_size("gpu")  # type: ignore[arg-type]
     for ratio in (-1, float("nan"), True):
         with pytest.raises(ValueError, match="wait_ratio"):
             suggest_size(wait_ratio=ratio)
+
+
+def test_only_workers_have_a_state():
+    with pytest.raises(StateError):
+        worker_state()
