@@ -59,6 +59,7 @@ if TYPE_CHECKING:
     from procession.events import StateChanged as StateChanged
     from procession.events import TaskFinished as TaskFinished
     from procession.events import TaskPreempted as TaskPreempted
+    from procession.events import TaskResumed as TaskResumed
     from procession.events import TaskRetried as TaskRetried
     from procession.events import TaskStarted as TaskStarted
     from procession.events import TaskSubmitted as TaskSubmitted
@@ -140,6 +141,7 @@ _HOMES = {
         "StateChanged",
         "TaskFinished",
         "TaskPreempted",
+        "TaskResumed",
         "TaskRetried",
         "TaskStarted",
         "TaskSubmitted",

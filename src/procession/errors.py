@@ -459,7 +459,8 @@ class DeadlineMissed(SchedulerError):
     def __str__(self) -> str:
         if self.phase == "admission":
             return f"{self.id}: refused, it would end {self.late:.3f} s after its deadline"
-        return f"{self.id}: not started, its deadline passed {self.late:.3f} s ago"
+        ago = f" {self.late:.3f} s ago" if self.late >= 0.001 else ""
+        return f"{self.id}: not started, its deadline passed{ago}"
 
 
 class TaskCancelled(SchedulerError):

@@ -213,6 +213,11 @@ class TaskPreempted(Event):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class TaskResumed(Event):
+    """Work that was suspended goes on."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class TaskRetried(Event):
     """Work failed and will be tried again after ``delay`` seconds."""
 

@@ -12,15 +12,23 @@ from procession._types import Containment, ProcessRef
 from procession.errors import (
     Closed,
     ConfigError,
+    DeadlineMissed,
+    DependencyFailed,
     ExecutionTimeout,
+    InsufficientResources,
     InvalidTransition,
     NotFound,
+    PoolError,
     ProcessError,
     ProcessionError,
+    QueueFull,
+    SchedulerError,
     SignaledError,
     StateError,
     StreamClosed,
     SubscriptionLost,
+    TaskCancelled,
+    TaskTimeout,
 )
 
 pytestmark = pytest.mark.row("PR9")
@@ -48,7 +56,18 @@ ERRORS = [
     ExecutionTimeout(1.5, COMMAND, "run", COMPLETED, REPORT),
     StreamClosed("stdin", COMMAND, Exit(0)),
     StreamClosed("stdin"),
+    QueueFull(10, 3),
+    InsufficientResources("gpu", 2, 1),
+    DeadlineMissed("task-1", 3.0, 0.5),
+    DeadlineMissed("task-1", 3.0, 0.5, "admission"),
+    TaskCancelled("task-1", "the scheduler was closed", COMPLETED),
+    TaskTimeout("task-1", 1.5),
+    DependencyFailed("task-2", "task-1", ExitError(3, "bad", COMMAND)),
 ]
+
+
+def _comparable(value):
+    return (type(value), str(value)) if isinstance(value, Exception) else value
 
 
 @pytest.mark.parametrize("error", ERRORS, ids=lambda error: type(error).__name__)
@@ -61,7 +80,7 @@ def test_an_error_survives_pickling_with_its_data(error, protocol):
     assert again.args == error.args
     assert str(again) == str(error)
     for name in error._fields:
-        assert getattr(again, name) == getattr(error, name), name
+        assert _comparable(getattr(again, name)) == _comparable(getattr(error, name)), name
     assert again.__notes__ == error.__notes__
     assert pickle.loads(pickle.dumps(again)).__notes__ == error.__notes__
 
@@ -78,7 +97,7 @@ def test_every_error_has_one_root_and_an_example_here():
         for kind in vars(procession.errors).values()
         if isinstance(kind, type) and issubclass(kind, ProcessionError)
     ]
-    made = {type(error) for error in ERRORS} | {ProcessionError, StateError, ProcessError}
+    made = {type(error) for error in ERRORS} | {ProcessionError, StateError, ProcessError, SchedulerError, PoolError}
     assert set(classes) <= made | {SpawnError}
 
 

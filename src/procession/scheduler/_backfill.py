@@ -8,6 +8,7 @@ time. After Lifka, *The ANL/IBM SP scheduling system* (JSSPP 1995), and Mu'alem 
 from __future__ import annotations
 
 from bisect import bisect_left, insort
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -34,15 +35,15 @@ class Ends:
 
     def __init__(self, resources: Resources) -> None:
         self._resources = resources
-        self._ends: list[tuple[float, int, int]] = []
-        self._by_entry: dict[Entry, tuple[float, int, int]] = {}
+        self._ends: list[tuple[float, int, int, Entry]] = []
+        self._by_entry: dict[Entry, tuple[float, int, int, Entry]] = {}
 
     def __len__(self) -> int:
         return len(self._ends)
 
     def add(self, entry: Entry, at: float) -> None:
         """It runs and will be done by ``at``."""
-        item = (at, entry.number, entry.shape.need)
+        item = (at, entry.number, entry.shape.need, entry)
         self._by_entry[entry] = item
         insort(self._ends, item)
 
@@ -52,10 +53,18 @@ class Ends:
         if item is not None:
             del self._ends[bisect_left(self._ends, item)]
 
-    def reserve(self, need: int, now: float, promised: int = 0) -> Reservation | None:
+    def reserve(
+        self, need: int, now: float, promised: int = 0, counted: Callable[[Entry], int] | None = None
+    ) -> Reservation | None:
         """The earliest time at which ``need`` fits; ``None`` when the estimates do not tell.
 
         What has run for longer than its estimate is expected at any time, which is not a time.
+
+        Args:
+            need: what is wanted, packed.
+            now: loop time.
+            promised: what can be had beside what is free, packed.
+            counted: how much of what a task holds is in ``promised`` already.
         """
         guard = self._resources.guard
         room = self._resources.open + promised
@@ -64,12 +73,13 @@ class Ends:
         ends = self._ends
         index = bisect_left(ends, (now,))
         while index < len(ends):
-            at, _, freed = ends[index]
-            room += freed
+            at, _, freed, entry = ends[index]
+            room += freed if counted is None else freed - counted(entry)
             index += 1
             if (room - need) & guard == guard:
                 while index < len(ends) and ends[index][0] == at:
-                    room += ends[index][2]
+                    _, _, freed, entry = ends[index]
+                    room += freed if counted is None else freed - counted(entry)
                     index += 1
                 return Reservation(at, room - need)
         return None

@@ -247,8 +247,23 @@ class Dispatcher:
     def reservation(self, head: Entry, now: float) -> Reservation | None:
         """When the blocked head can start at the latest, as far as estimates tell."""
         if self._reserved is None or self._reserved[0] is not head or self._is_over(self._reserved[1], now):
-            self._reserved = (head, self._ends.reserve(head.shape.need, now, self._promised))
+            self._reserved = (head, self._reserve(head, now))
         return self._reserved[1]
+
+    def _reserve(self, head: Entry, now: float) -> Reservation | None:
+        """Counts what those would give up who have to make room as soon as that is enough.
+
+        Without them, others would go on to pass for as long as a little more than they hold is missing.
+        """
+        victims, ends = self.victims, self._ends
+        gains = victims.gains_below(head.priority)
+        if not gains:
+            return ends.reserve(head.shape.need, now, self._promised)
+
+        def counted(entry: Entry) -> int:
+            return victims.gain(entry) if entry.priority > head.priority and victims.has(entry) else 0
+
+        return ends.reserve(head.shape.need, now, self._promised + gains, counted)
 
     def overtaken(self, entry: Entry) -> int:
         """How often it was passed while nobody could tell when it would start."""
@@ -284,6 +299,7 @@ class Dispatcher:
         """It runs, and can be made to give way from now on."""
         if entry.spec.preemption is not Preemption.NEVER and entry.preemptions < self._max_preemptions:
             self.victims.add(entry)
+            self._reserved = None
 
     def stopping(self, entry: Entry) -> None:
         """It was asked to stop: what it holds will be free soon. A suspended one waits for no turn any more."""

@@ -424,7 +424,7 @@ class Lives:
         elif kind is _Due.QUANTUM:
             del self._quanta[entry]
             self.dispatcher.policy.used_up(entry, now)
-            if entry in self._up and len(self.dispatcher.queue):
+            if entry in self._up and entry.spec.preemptible and len(self.dispatcher.queue):
                 self._suspend(entry, None, now)
             else:
                 self._begin_quantum(entry, now)

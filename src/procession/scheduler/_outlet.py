@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from procession._types import Completed
 from procession.command import Command
 from procession.errors import ProcessError
-from procession.events import TaskFinished, TaskPreempted, TaskRetried, TaskStarted, TaskSubmitted
+from procession.events import TaskFinished, TaskPreempted, TaskResumed, TaskRetried, TaskStarted, TaskSubmitted
 from procession.process import run
 from procession.process._run import raise_for
 from procession.scheduler._config import Preemption
@@ -88,6 +88,7 @@ class Outlet:
             max_output=spec.max_output,
             registry=self._registry,
             launcher=self._launcher,
+            name=spec.id or None,
             owner=self._owner,
             on_spawn=on_spawn,
         )
@@ -131,6 +132,9 @@ class Outlet:
     def thaw(self, task: Task[Any]) -> None:
         """It goes on."""
         self._freezer(task).set(frozen=False)
+        registry = self._registry
+        if registry is not None and registry.wants(TaskResumed):
+            registry.publish(TaskResumed(id=task.id, owner=self._owner))
 
     def _freezer(self, task: Task[Any]) -> Freezer:
         freezer = self._freezers.get(task)

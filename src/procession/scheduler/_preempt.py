@@ -24,6 +24,7 @@ class Victims:
         # Ordered dicts, because a plain one walks over what was deleted from its end again and again.
         self._levels: dict[int, OrderedDict[Entry, None]] = {}
         self._order: list[int] = []
+        self._gains: dict[int, int] = {}
 
     def __len__(self) -> int:
         return sum(map(len, self._levels.values()))
@@ -34,10 +35,14 @@ class Victims:
         if level is None:
             self._levels[entry.priority] = level = OrderedDict()
             insort(self._order, entry.priority)
+            self._gains[entry.priority] = 0
+        elif entry in level:
+            return
         later = []
         while level and next(reversed(level)).started_at > entry.started_at:  # it was slow to get there, or was moved
             later.append(level.popitem()[0])
         level[entry] = None
+        self._gains[entry.priority] += self.gain(entry)
         for one in reversed(later):
             level[one] = None
 
@@ -46,8 +51,9 @@ class Victims:
         level = self._levels.get(entry.priority)
         if level is not None and entry in level:
             del level[entry]
+            self._gains[entry.priority] -= self.gain(entry)
             if not level:
-                del self._levels[entry.priority]
+                del self._levels[entry.priority], self._gains[entry.priority]
                 self._order.pop(bisect_left(self._order, entry.priority))
 
     def has(self, entry: Entry) -> bool:
@@ -57,6 +63,10 @@ class Victims:
     def least_urgent(self) -> int | None:
         """The largest priority number among them, or ``None``."""
         return self._order[-1] if self._order else None
+
+    def gains_below(self, priority: int) -> int:
+        """What would be free if all that are less urgent than ``priority`` made room."""
+        return sum(gain for level, gain in self._gains.items() if level > priority)
 
     def plan(self, head: Entry, promised: int = 0) -> list[Entry]:
         """Victims, least urgent first, whose place and ``promised`` let ``head`` start; maybe none.

@@ -271,6 +271,7 @@ class Scheduler(Recurs, Engine):
         Cancellation: safe; nothing was submitted, and the room goes to the next who waits.
         """
         self._make(work, args, priority, resources, options, self._find)  # bad input is told at once
+        self._number -= 1  # and leaves no trace
         ticket = 0
         while (not ticket and self._room.has_line) or self._lives.waiting >= self._max_queued:
             self._check_open()

@@ -27,6 +27,7 @@ class Spec:
         retry: what to do when it fails.
         after: the tasks that have to succeed first.
         preemption: how it makes room for more urgent work.
+        preemptible: whether it may be made to give way at all, at the end of a quantum too.
         kwargs: keyword arguments of its work.
         input: what a command reads.
         check: whether a command's exit code other than 0 is raised.
@@ -42,6 +43,7 @@ class Spec:
     retry: RetryPolicy | None = None
     after: tuple[Entry, ...] = ()
     preemption: Preemption = Preemption.NEVER
+    preemptible: bool = True
     kwargs: Mapping[str, Any] = field(default_factory=dict)
     input: Any = None
     check: bool = False

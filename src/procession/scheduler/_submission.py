@@ -16,6 +16,7 @@ from procession._fields import check_name
 from procession._types import Priority
 from procession.command import Command
 from procession.errors import ConfigError
+from procession.process import Pipeline
 from procession.process._run import check_bounds
 from procession.process._sink import check_input
 from procession.scheduler._config import Preemption
@@ -44,7 +45,8 @@ class TaskOptions(TypedDict, total=False):
         not_before: the same as a point in time: loop time, or a ``datetime`` with a time zone.
         retry: a ``RetryPolicy``; a command fails when its exit code is not 0. Default: no retry.
         after: unfinished tasks, or their ids, that have to succeed before it may start.
-        preemptible: whether it may be made to give way at all. Default yes, if the scheduler preempts.
+        preemptible: whether it may be made to give way at all, to more urgent work (if the scheduler preempts) and at
+            the end of a quantum (if its policy has one). Default yes.
         preemption: how it makes room. Default: as the scheduler is configured.
         tenant: on whose behalf it runs, for ``FairShare``.
         kwargs: keyword arguments for its work.
@@ -111,6 +113,8 @@ def check_work(work: Any, args: tuple[Any, ...]) -> None:
         return
     if inspect.isawaitable(work):
         raise ConfigError("work", work, "give the coroutine function and its arguments, not what it returned")
+    if isinstance(work, Pipeline):
+        raise ConfigError("work", work, "give its run method: submit(pipeline.run)")
     if not callable(work) or isinstance(work, type):
         raise ConfigError("work", work, "a Command, a coroutine function or a Runnable is needed")
     blocking = inspect.isbuiltin(work) or (
@@ -182,6 +186,7 @@ def check_options(
         retry=retry,
         after=_after(get("after"), resolve),
         preemption=_preemption(get("preemption"), get("preemptible", True), default, is_command=is_command),
+        preemptible=get("preemptible", True),
         kwargs=get("kwargs") or {},
         input=get("input"),
         check=get("check", False),

@@ -229,13 +229,14 @@ class Task(Entry, Generic[T]):
 
     @property
     def waited(self) -> float:
-        """Seconds it waited for its turn, from then on until its last start, or until now."""
+        """Seconds it waited for its turn until its last start, or until now, those it stood still included."""
         if self.queued_at < 0:
             return 0.0
-        if self.attempts:
-            return max(0.0, self.started_at - self.queued_at)
         end = self._home._now() if self.finished_at is None else self.finished_at
-        return max(0.0, end - self.queued_at)
+        if self.attempts and self.state is not SUSPENDED:
+            earlier = self.run_time - (end - self.started_at)  # what it ran before it was suspended
+            return max(0.0, self.started_at - self.queued_at - max(0.0, earlier))
+        return max(0.0, end - self.queued_at - self.ran)
 
     @property
     def run_time(self) -> float:

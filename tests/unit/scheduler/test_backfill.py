@@ -84,4 +84,4 @@ def test_what_has_ended_is_forgotten_and_only_that(rig):
     rig.ends.discard(entries[2])
     rig.ends.discard(rig.run(1))
     assert len(rig.ends) == 3
-    assert [number for _, number, _ in rig.ends._ends] == [1, 2, 4]
+    assert [number for _, number, _, _ in rig.ends._ends] == [1, 2, 4]
