@@ -8,12 +8,11 @@ On SIGTERM the parent says `bye` and exits with 7.
 import mmap
 import os
 import signal
-import struct
 import sys
 
 path, fd, goal = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
 with open(path, "r+b") as file:
-    counters = mmap.mmap(file.fileno(), 64)
+    counters = memoryview(mmap.mmap(file.fileno(), 64)).cast("q")
 os.set_blocking(fd, False)
 
 
@@ -21,7 +20,7 @@ def burn(slot, goal):
     count = 0
     while not goal or count < goal:
         count += 1
-        struct.pack_into("q", counters, 8 * slot, count)
+        counters[slot] = count
         if count % 2000 == 0:
             try:
                 os.write(fd, b"abc"[slot : slot + 1])
@@ -42,8 +41,9 @@ for slot in (1, 2):
             os.setsid()
         burn(slot, 0)
     children.append(child)
+    counters[4 + slot] = child
 signal.signal(signal.SIGTERM, bye)
-struct.pack_into("qqq", counters, 32, os.getpid(), *children)
+counters[4] = os.getpid()
 burn(0, goal)
 for child in children:
     os.kill(child, signal.SIGKILL)

@@ -17,7 +17,8 @@ from procession.scheduler import (
     SchedulerConfig,
     TimeSlice,
 )
-from tests.scheduler.support import Told, burning, check_over, check_sums
+from tests.programs import eventually
+from tests.scheduler.support import Gate, Told, burning, check_over, check_sums, nap
 
 NEEDS = {"cpu_cores": 1, "memory_mb": 10}
 
@@ -42,15 +43,18 @@ async def test_a_suspended_tree_makes_no_progress_and_a_resumed_one_goes_on(tmp_
         async with Scheduler(config()) as scheduler:
             low = scheduler.submit(burner.command, priority=4, resources=NEEDS)
             await burner.progress()
-            high = [scheduler.submit(pause(), priority=0, resources=NEEDS) for _ in range(3)]
-            await high[0]  # by its end the whole tree was found
+            gate = Gate()
+            first, second = (scheduler.submit(gate, name, priority=0, resources=NEEDS) for name in "ab")
+            await eventually(lambda: burner.states == "TTT")
             assert (low.state, low.preemptions) == ("suspended", 1)
-            assert burner.states == "TTT"
             assert check_sums(scheduler).allocated == {"cpu_cores": 1.0, "memory_mb": 20.0}
             before = burner.counters
-            await high[1]
+            gate.open("a")
+            await first
+            assert (await scheduler.submit(pause(), priority=0)).ok  # a while that does not depend on it
             assert burner.counters == before
-            await high[2]
+            gate.open("b")
+            await second
             assert low.state == "running"
             assert check_sums(scheduler).allocated == {"cpu_cores": 1.0, "memory_mb": 10.0}
             await burner.progress()
@@ -85,9 +89,8 @@ async def test_closing_continues_a_suspended_tree_so_that_it_can_say_goodbye(tmp
         async with Scheduler(config()) as scheduler:
             low = scheduler.submit(burner.command, priority=4, resources=NEEDS)
             await burner.progress()
-            high = [scheduler.submit(pause(seconds), priority=0, resources=NEEDS) for seconds in (0.05, 1000)]
-            await high[0]
-            assert burner.states == "TTT"
+            scheduler.submit(nap, 1000, priority=0, resources=NEEDS)
+            await eventually(lambda: burner.states == "TTT")
         with pytest.raises(TaskCancelled) as caught:
             low.result()
         assert caught.value.completed is not None
@@ -239,7 +242,7 @@ async def test_many_in_and_out_of_the_way_of_each_other_all_end_as_they_should(t
         settings = config(resources={"cpu_cores": 2, "memory_mb": 100}, max_preemptions=50)
         async with Scheduler(settings) as scheduler:
             low = [scheduler.submit(burner.command, priority=4, resources=NEEDS) for burner in burners]
-            await burners[0].progress()
+            await burners[0].progress("a")
             for _ in range(25):
                 high = [scheduler.submit(Command("true"), priority=0, resources=NEEDS) for _ in range(2)]
                 for task in high:
