@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger("procession.pool")
 _REVIVALS = 5  # templates that may end before workers are started without one for good
+_SOCKET_BUFFER = 1 << 20
 _SLACK = 1 << 20  # what a frame may have beyond the largest message: tracebacks, log records
 
 
@@ -89,6 +90,8 @@ class Starter:
         Cancellation: nothing is left of it before the cancellation goes on.
         """
         ours, theirs = socket.socketpair()
+        for end in (ours, theirs):  # as much as the system allows: a large message then takes fewer wake-ups
+            end.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _SOCKET_BUFFER)
         page, memory = -1, None
         try:
             page = shared(_worker.PAGE)
