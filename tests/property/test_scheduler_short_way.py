@@ -1,6 +1,7 @@
 """The hot path that is written out does what the long way does, to the last figure."""
 
 import asyncio
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -27,7 +28,8 @@ WORKS = st.fixed_dictionaries(
 
 async def outcome(plan, slots, *, long):
     """What happened when, in which order, and what the scheduler counted."""
-    story, tasks = [], []
+    story: list[Any] = []
+    tasks: list[Task[Any]] = []
     config = SchedulerConfig(max_concurrent_tasks=slots, resources={"cpu_cores": 2})
     async with Scheduler(config) as scheduler:
         if long:
@@ -49,7 +51,7 @@ async def outcome(plan, slots, *, long):
             return name
 
         def submit(name, one, depth=0):
-            options = {}
+            options: dict[str, Any] = {}
             if one["timed"] == "after":
                 after = [task for task in tasks[-1:] if not task.done()]
                 options = {"after": after}
@@ -99,7 +101,7 @@ def test_the_short_way_is_really_taken(monkeypatch):
             async def work():
                 return 1
 
-            tasks: list[Task] = [scheduler.submit(work) for _ in range(100)]
+            tasks: list[Task[int]] = [scheduler.submit(work) for _ in range(100)]
             assert sum([await task for task in tasks]) == 100
 
     run_virtual(main)

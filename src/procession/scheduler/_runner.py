@@ -77,6 +77,10 @@ class Runners:
     def __len__(self) -> int:
         return len(self._all)
 
+    def owns(self, task: asyncio.Task[Any] | None) -> bool:
+        """Whether ``task`` is one of the runners."""
+        return task in self._all
+
     def give(self, task: Task[Any]) -> None:
         """Lets a runner that has nothing to do, or a new one, take ``task``."""
         while self._idle:

@@ -375,9 +375,15 @@ class Scheduler(Recurs, Engine):
     async def drain(self) -> None:
         """Waits until no task is left: none waits, is delayed, runs or is suspended. New ones may be submitted.
 
+        Raises:
+            StateError: a task of this scheduler waits for itself.
+            Closed: the scheduler was closed.
+
         Cancellation: safe; only the waiting ends.
         """
         self._check_open()
+        if self._runners.owns(asyncio.current_task()):
+            raise StateError("drain() was called by a task of the scheduler itself, and would wait for that too")
         while self._lives.unfinished:
             waiter: asyncio.Future[None] = self._loop.create_future()
             self._drained.append(waiter)

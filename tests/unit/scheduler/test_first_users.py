@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from procession import Command, ConfigError, DeadlineMissed, ProcessRegistry, TaskPreempted, TaskResumed
+from procession import Command, ConfigError, DeadlineMissed, ProcessRegistry, StateError, TaskPreempted, TaskResumed
 from procession.scheduler import Preemption, PriorityAging, Scheduler, SchedulerConfig, TimeSlice
 from procession.testing import Script, SimulatedLauncher, run_virtual
 
@@ -99,3 +99,14 @@ def test_a_pipeline_is_refused_with_the_way_out():
 def test_a_deadline_that_has_just_passed_is_not_said_to_be_zero_seconds_ago():
     assert str(DeadlineMissed("x", 1.0, 0.00001)) == "x: not started, its deadline passed"
     assert str(DeadlineMissed("x", 1.0, 2.0)) == "x: not started, its deadline passed 2.000 s ago"
+
+
+@pytest.mark.row("SC9")
+def test_a_task_that_would_wait_for_itself_is_told_so():
+    async def main():
+        async with Scheduler(SchedulerConfig(max_concurrent_tasks=1)) as scheduler:
+            with pytest.raises(StateError, match="itself"):
+                await scheduler.submit(scheduler.drain)
+            await scheduler.drain()
+
+    run_virtual(main)
