@@ -10,6 +10,8 @@ import procession.errors
 from procession import Command, Completed, Exit, ExitError, SpawnError, SpawnFailure, StopReport
 from procession._types import Containment, ProcessRef
 from procession.errors import (
+    AcquireTimeout,
+    CallTimeout,
     Closed,
     ConfigError,
     DeadlineMissed,
@@ -17,11 +19,19 @@ from procession.errors import (
     ExecutionTimeout,
     InsufficientResources,
     InvalidTransition,
+    LeaseError,
+    MessageTooLarge,
     NotFound,
+    NotPicklable,
+    PoisonedTask,
+    PoolClosed,
     PoolError,
+    PoolExhausted,
     ProcessError,
     ProcessionError,
     QueueFull,
+    RemoteError,
+    RemoteTraceback,
     SchedulerError,
     SignaledError,
     StateError,
@@ -29,6 +39,9 @@ from procession.errors import (
     SubscriptionLost,
     TaskCancelled,
     TaskTimeout,
+    WorkerLoss,
+    WorkerLost,
+    WorkerStartError,
 )
 
 pytestmark = pytest.mark.row("PR9")
@@ -38,6 +51,7 @@ REPORT = StopReport(
     id="p1", rung=Containment.TREE, signalled=("SIGTERM",), escaped=(ProcessRef(7, 8, "x"),), exit=Exit(-15)
 )
 COMPLETED = Completed(command=COMMAND, id="p1", pid=7, returncode=3, stderr=b"bad", exit=Exit(3), report=REPORT)
+LOST = WorkerLost("w1", Exit(-9), WorkerLoss.KILLED, "running", "bad")
 
 ERRORS = [
     ConfigError("rlimits.nofile", -1, "0 or more"),
@@ -63,10 +77,24 @@ ERRORS = [
     TaskCancelled("task-1", "the scheduler was closed", COMPLETED),
     TaskTimeout("task-1", 1.5),
     DependencyFailed("task-2", "task-1", ExitError(3, "bad", COMMAND)),
+    PoolClosed("functions"),
+    PoolExhausted("functions", 10),
+    AcquireTimeout("processes", 2.0, "starting"),
+    CallTimeout("work", 1.5, "running"),
+    LOST,
+    WorkerStartError("functions", "it ended at once", Exit(3), "bad"),
+    PoisonedTask("work", [LOST]),
+    LeaseError("w1", "it was released before"),
+    NotPicklable("arguments", "generator", "cannot pickle it"),
+    MessageTooLarge("result", 2000, 1000),
+    RemoteError("x.Odd", "text", "Traceback"),
+    RemoteTraceback("Traceback"),
 ]
 
 
 def _comparable(value):
+    if isinstance(value, tuple):
+        return tuple(map(_comparable, value))
     return (type(value), str(value)) if isinstance(value, Exception) else value
 
 

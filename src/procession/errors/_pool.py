@@ -1,4 +1,4 @@
-"""What can go wrong with a pool, below :class:`~procession.errors.PoolError`: all picklable, all with data."""
+"""What pools raise: all picklable, all with data."""
 
 from __future__ import annotations
 
@@ -7,10 +7,15 @@ from collections.abc import Sequence
 from enum import StrEnum
 from typing import TYPE_CHECKING, ClassVar
 
-from procession.errors import Closed, ExecutionTimeout, PoolError, StateError, _tail
+from procession.errors._base import Closed, ProcessionError, StateError
+from procession.errors._process import ExecutionTimeout, tail_of
 
 if TYPE_CHECKING:
-    from procession._types import Exit
+    from procession._types import Completed, Exit, StopReport
+
+
+class PoolError(ProcessionError):
+    """A pool could not do what it was asked for."""
 
 
 class PoolClosed(PoolError, Closed):
@@ -81,9 +86,9 @@ class CallTimeout(PoolError, ExecutionTimeout):
         self.function = function
         self.timeout = timeout
         self.phase = phase
-        self.command = None  # type: ignore[assignment]  # there is none, unlike in every other ExecutionTimeout
-        self.completed = None
-        self.report = None
+        self.command: Any = None  # there is none, unlike in every other ExecutionTimeout
+        self.completed: Completed | None = None
+        self.report: StopReport | None = None
 
     def __str__(self) -> str:
         return f"{self.function} did not return within {self.timeout:g} s (phase: {self.phase})"
@@ -127,7 +132,7 @@ class WorkerLost(PoolError):
 
     def __str__(self) -> str:
         end = "" if self.exit is None else f" ({self.exit})"
-        return f"worker {self.worker} {self.cause.value}{end} while {self.phase}{_tail(self.stderr_tail)}"
+        return f"worker {self.worker} {self.cause.value}{end} while {self.phase}{tail_of(self.stderr_tail)}"
 
 
 class WorkerStartError(PoolError):
@@ -151,7 +156,7 @@ class WorkerStartError(PoolError):
 
     def __str__(self) -> str:
         end = "" if self.exit is None else f" ({self.exit})"
-        return f"{self.pool}: a worker could not be started: {self.reason}{end}{_tail(self.stderr_tail)}"
+        return f"{self.pool}: a worker could not be started: {self.reason}{end}{tail_of(self.stderr_tail)}"
 
 
 class PoisonedTask(PoolError):
