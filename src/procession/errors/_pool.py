@@ -5,7 +5,7 @@ from __future__ import annotations
 import pickle
 from collections.abc import Sequence
 from enum import StrEnum
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from procession.errors._base import Closed, ProcessionError, StateError
 from procession.errors._process import ExecutionTimeout, tail_of

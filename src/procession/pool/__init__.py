@@ -1,24 +1,24 @@
 """Pools of worker processes: leases of any program, calls of Python functions, one-shot commands."""
 
+from procession.errors import AcquireTimeout as AcquireTimeout
+from procession.errors import CallTimeout as CallTimeout
+from procession.errors import LeaseError as LeaseError
+from procession.errors import MessageTooLarge as MessageTooLarge
+from procession.errors import NotPicklable as NotPicklable
+from procession.errors import PoisonedTask as PoisonedTask
+from procession.errors import PoolClosed as PoolClosed
+from procession.errors import PoolExhausted as PoolExhausted
+from procession.errors import RemoteError as RemoteError
+from procession.errors import RemoteTraceback as RemoteTraceback
+from procession.errors import WorkerLoss as WorkerLoss
+from procession.errors import WorkerLost as WorkerLost
+from procession.errors import WorkerStartError as WorkerStartError
 from procession.pool._adapter import BrokenStart as BrokenStart
 from procession.pool._adapter import BrokenWorker as BrokenWorker
 from procession.pool._adapter import PoolExecutor as PoolExecutor
 from procession.pool._call import PoolCall as PoolCall
 from procession.pool._command_pool import CommandPool as CommandPool
 from procession.pool._config import PoolConfig as PoolConfig
-from procession.pool._errors import AcquireTimeout as AcquireTimeout
-from procession.pool._errors import CallTimeout as CallTimeout
-from procession.pool._errors import LeaseError as LeaseError
-from procession.pool._errors import MessageTooLarge as MessageTooLarge
-from procession.pool._errors import NotPicklable as NotPicklable
-from procession.pool._errors import PoisonedTask as PoisonedTask
-from procession.pool._errors import PoolClosed as PoolClosed
-from procession.pool._errors import PoolExhausted as PoolExhausted
-from procession.pool._errors import RemoteError as RemoteError
-from procession.pool._errors import RemoteTraceback as RemoteTraceback
-from procession.pool._errors import WorkerLoss as WorkerLoss
-from procession.pool._errors import WorkerLost as WorkerLost
-from procession.pool._errors import WorkerStartError as WorkerStartError
 from procession.pool._executor import Executor as Executor
 from procession.pool._function_pool import FunctionPool as FunctionPool
 from procession.pool._lease import Lease as Lease

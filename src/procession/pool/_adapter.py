@@ -10,7 +10,7 @@ from concurrent.futures.process import BrokenProcessPool
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
 from procession._types import Priority
-from procession.pool._errors import PoolClosed, WorkerLost, WorkerStartError
+from procession.errors import PoolClosed, WorkerLost, WorkerStartError
 
 if TYPE_CHECKING:
     from procession.pool._dispatcher import Dispatcher

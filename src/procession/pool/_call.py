@@ -8,8 +8,8 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from procession._core.backoff import RetryPolicy
+from procession.errors import WorkerLost
 from procession.pool._channel import Parcel
-from procession.pool._errors import WorkerLost
 from procession.pool._functions import Function
 
 if TYPE_CHECKING:

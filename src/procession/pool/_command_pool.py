@@ -13,8 +13,16 @@ from procession._core.backoff import RetryPolicy, duration
 from procession._core.window import Samples
 from procession._types import Completed
 from procession.command import Command
-from procession.errors import ConfigError, ExecutionTimeout, ExitError, ProcessError, SignaledError, StateError
-from procession.pool._errors import PoolClosed, PoolExhausted
+from procession.errors import (
+    ConfigError,
+    ExecutionTimeout,
+    ExitError,
+    PoolClosed,
+    PoolExhausted,
+    ProcessError,
+    SignaledError,
+    StateError,
+)
 from procession.pool._options import count, pool_name, priority_of, retries_of, seconds_or_none
 from procession.pool._statistics import PoolStatistics
 from procession.pool._waiters import Counter

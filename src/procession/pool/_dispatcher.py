@@ -11,12 +11,11 @@ from procession._core.aio import Latch, finish
 from procession._core.backoff import RetryPolicy
 from procession._core.window import Samples
 from procession._types import Priority
-from procession.errors import ConfigError
+from procession.errors import CallTimeout, ConfigError, PoisonedTask, PoolClosed, PoolExhausted, WorkerLoss, WorkerLost
 from procession.pool._autoscale import Load
 from procession.pool._call import Call, Future
 from procession.pool._channel import Parcel
 from procession.pool._config import PoolConfig
-from procession.pool._errors import CallTimeout, PoisonedTask, PoolClosed, PoolExhausted, WorkerLoss, WorkerLost
 from procession.pool._fleet import Fleet
 from procession.pool._function_worker import FunctionWorker
 from procession.pool._functions import Function, Functions, name_of

@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 from procession._core.aio import Latch, finish
 from procession._core.backoff import Backoff
 from procession._launch._owner import owner as this_program
+from procession.errors import PoolClosed, WorkerStartError
 from procession.events import PoolScaled
 from procession.pool._autoscale import Load, Rule, Scaling, decide
-from procession.pool._errors import PoolClosed, WorkerStartError
 from procession.pool._slots import Roster, Slot, SlotState
 
 if TYPE_CHECKING:

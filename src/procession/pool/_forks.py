@@ -24,9 +24,8 @@ from procession._launch._stdio import Stdio3
 from procession._linux import _pidfd, _proc
 from procession._types import Containment, ProcessRef
 from procession.command import Command
-from procession.errors import SpawnError, SpawnFailure
+from procession.errors import SpawnError, SpawnFailure, WorkerStartError
 from procession.pool import _template
-from procession.pool._errors import WorkerStartError
 from procession.pool._shared import RUN_TEMPLATE, interpreter, shared
 from procession.process import Spawning
 

@@ -11,12 +11,11 @@ from typing import TYPE_CHECKING, Any, Self, TypeVar, cast
 from procession._core.aio import Latch, finish
 from procession._core.backoff import RetryPolicy
 from procession._types import Priority
-from procession.errors import ConfigError, StateError
+from procession.errors import ConfigError, PoolClosed, StateError
 from procession.pool._adapter import PoolExecutor
 from procession.pool._call import PoolCall
 from procession.pool._config import PoolConfig
 from procession.pool._dispatcher import Dispatcher
-from procession.pool._errors import PoolClosed
 from procession.pool._functions import name_of
 from procession.pool._map import results
 from procession.pool._options import count, pool_name

@@ -16,9 +16,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from procession._core.aio import Latch, finish, wait_until
 from procession._types import Exit
-from procession.pool import _worker
-from procession.pool._channel import Channel, Parcel
-from procession.pool._errors import (
+from procession.errors import (
     MessageTooLarge,
     NotPicklable,
     RemoteError,
@@ -27,6 +25,8 @@ from procession.pool._errors import (
     WorkerLost,
     WorkerStartError,
 )
+from procession.pool import _worker
+from procession.pool._channel import Channel, Parcel
 from procession.pool._loss import guess, oom_kills, resident
 
 if TYPE_CHECKING:

@@ -9,8 +9,8 @@ from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from procession.errors import MessageTooLarge, NotPicklable
 from procession.pool._channel import Parcel, beside
-from procession.pool._errors import MessageTooLarge, NotPicklable
 
 _KNOWN = 1024  # functions a pool remembers; whoever makes more of them sends them again
 _NAMED = (types.FunctionType, types.BuiltinFunctionType, type)

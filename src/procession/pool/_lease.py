@@ -7,8 +7,7 @@ from typing import TYPE_CHECKING
 
 from procession._core.aio import Latch, finish, wait_until
 from procession._types import Exit
-from procession.errors import StreamClosed
-from procession.pool._errors import LeaseError, WorkerLoss, WorkerLost
+from procession.errors import LeaseError, StreamClosed, WorkerLoss, WorkerLost
 from procession.pool._loss import guess, oom_kills, resident
 from procession.process._lines import Line
 

@@ -6,7 +6,7 @@ import os
 import signal
 
 from procession._types import Exit
-from procession.pool._errors import WorkerLoss
+from procession.errors import WorkerLoss
 
 _CRASHES = {
     getattr(signal, name)

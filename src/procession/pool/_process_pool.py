@@ -12,11 +12,19 @@ from procession._core.aio import Latch, finish
 from procession._core.window import Samples
 from procession._types import Priority
 from procession.command import Command
-from procession.errors import ConfigError, StateError
+from procession.errors import (
+    AcquireTimeout,
+    ConfigError,
+    LeaseError,
+    PoolClosed,
+    PoolExhausted,
+    StateError,
+    WorkerLoss,
+    WorkerStartError,
+)
 from procession.events import WorkerLeased, WorkerReleased
 from procession.pool._autoscale import Load
 from procession.pool._config import PoolConfig
-from procession.pool._errors import AcquireTimeout, LeaseError, PoolClosed, PoolExhausted, WorkerLoss, WorkerStartError
 from procession.pool._fleet import Fleet
 from procession.pool._lease import Lease, LeaseWorker
 from procession.pool._loss import is_stopped

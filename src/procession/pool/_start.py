@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING, Any
 from procession._core.aio import finish
 from procession._types import Stream
 from procession.command import Command
+from procession.errors import NotPicklable, WorkerStartError
 from procession.pool import _worker
 from procession.pool._channel import Channel
-from procession.pool._errors import NotPicklable, WorkerStartError
 from procession.pool._forks import Template, is_possible
 from procession.pool._function_worker import FunctionWorker, Host, settings_frame
 from procession.pool._functions import main_module
