@@ -71,9 +71,9 @@ class Machine(Generic[S]):
     __slots__ = ("_story", "_table", "epoch", "id", "state")
 
     def __init__(self, id: str, table: Transitions[S]) -> None:
-        self.id = id
+        self.id: str = id
         self.state: S = table.initial
-        self.epoch = 0
+        self.epoch: int = 0
         self._table = table
         self._story: tuple[tuple[S, str], ...] = ()
 

@@ -112,7 +112,7 @@ class PoolCall:
 
     def __init__(self, name: str, make: Callable[[], Any]) -> None:
         self._make = make
-        self.name = name
+        self.name: str = name
 
     async def __call__(self) -> Any:
         """Makes the call and returns its value.

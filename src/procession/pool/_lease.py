@@ -27,8 +27,8 @@ class LeaseWorker:
         self.slot = slot
         self.process = process
         self.lease: Lease | None = None
-        self.loop = asyncio.get_running_loop()
-        self.gone = Latch(loop=self.loop)
+        self.loop: asyncio.AbstractEventLoop = asyncio.get_running_loop()
+        self.gone: Latch = Latch(loop=self.loop)
         self.communicator: Communicator = process.communicator()
         self.cause: WorkerLoss | None = None
         self._spawning = spawning

@@ -65,9 +65,9 @@ class Interval:
     def __init__(self, every: float, first: float) -> None:
         if not _SHORTEST <= every < math.inf:
             raise ConfigError("interval", every, f"a finite time of at least {_SHORTEST:g} s is needed")
-        self.every = every
-        self.first = first
-        self.grace = min(every, _GRACE)
+        self.every: float = every
+        self.first: float = first
+        self.grace: float = min(every, _GRACE)
 
     def following(self, planned: float, now: float) -> Plan:
         """What comes after ``planned``."""
@@ -115,9 +115,9 @@ class Cron:
         text = _NICKNAMES.get(expression.strip().lower(), expression)
         if len(text.split()) != 5:  # cronsim reads seconds, too, by rules of their own; every() is there for those
             raise ConfigError("expression", expression, _FIELDS)
-        self.expression = expression
-        self.zone = zone
-        self.grace = _GRACE
+        self.expression: str = expression
+        self.zone: tzinfo = zone
+        self.grace: float = _GRACE
         self._is_fixed = not any(part.startswith("*") for part in text.split()[:2])
         self._simulate: Callable[[datetime], Iterator[datetime]] = partial(CronSim, text)
         try:

@@ -94,12 +94,12 @@ class Recurring(Generic[T]):
         missed: Missed,
         jitter: float,
     ) -> None:
-        self.id = id
+        self.id: str = id
         self.last: Task[T] | None = None
-        self.runs = 0
-        self.missed = 0
-        self.skipped = 0
-        self.failures = 0
+        self.runs: int = 0
+        self.missed: int = 0
+        self.skipped: int = 0
+        self.failures: int = 0
         self._home = home
         self._rule = rule
         self._work = work
@@ -199,7 +199,7 @@ class Timetable:
     """
 
     def __init__(self, scheduler: Scheduler, rng: random.Random, wall: Callable[[], float]) -> None:
-        self.next_due = math.inf
+        self.next_due: float = math.inf
         self._scheduler = scheduler
         self._rng = rng
         self._wall = wall
