@@ -30,6 +30,8 @@ if TYPE_CHECKING:
     from procession.command import PIPE as PIPE
     from procession.command import STDOUT as STDOUT
     from procession.command import Command as Command
+    from procession.errors import AcquireTimeout as AcquireTimeout
+    from procession.errors import CallTimeout as CallTimeout
     from procession.errors import Closed as Closed
     from procession.errors import ConfigError as ConfigError
     from procession.errors import DeadlineMissed as DeadlineMissed
@@ -38,10 +40,18 @@ if TYPE_CHECKING:
     from procession.errors import ExitError as ExitError
     from procession.errors import InsufficientResources as InsufficientResources
     from procession.errors import InvalidTransition as InvalidTransition
+    from procession.errors import LeaseError as LeaseError
+    from procession.errors import MessageTooLarge as MessageTooLarge
     from procession.errors import NotFound as NotFound
+    from procession.errors import NotPicklable as NotPicklable
+    from procession.errors import PoisonedTask as PoisonedTask
+    from procession.errors import PoolClosed as PoolClosed
+    from procession.errors import PoolError as PoolError
+    from procession.errors import PoolExhausted as PoolExhausted
     from procession.errors import ProcessError as ProcessError
     from procession.errors import ProcessionError as ProcessionError
     from procession.errors import QueueFull as QueueFull
+    from procession.errors import RemoteError as RemoteError
     from procession.errors import SchedulerError as SchedulerError
     from procession.errors import SignaledError as SignaledError
     from procession.errors import SpawnError as SpawnError
@@ -51,8 +61,12 @@ if TYPE_CHECKING:
     from procession.errors import SubscriptionLost as SubscriptionLost
     from procession.errors import TaskCancelled as TaskCancelled
     from procession.errors import TaskTimeout as TaskTimeout
+    from procession.errors import WorkerLoss as WorkerLoss
+    from procession.errors import WorkerLost as WorkerLost
+    from procession.errors import WorkerStartError as WorkerStartError
     from procession.events import Event as Event
     from procession.events import Gap as Gap
+    from procession.events import PoolScaled as PoolScaled
     from procession.events import ProcessExited as ProcessExited
     from procession.events import ProcessSpawned as ProcessSpawned
     from procession.events import ProcessStopped as ProcessStopped
@@ -63,6 +77,18 @@ if TYPE_CHECKING:
     from procession.events import TaskRetried as TaskRetried
     from procession.events import TaskStarted as TaskStarted
     from procession.events import TaskSubmitted as TaskSubmitted
+    from procession.events import WorkerLeased as WorkerLeased
+    from procession.events import WorkerReleased as WorkerReleased
+    from procession.pool import CommandPool as CommandPool
+    from procession.pool import Executor as Executor
+    from procession.pool import FunctionPool as FunctionPool
+    from procession.pool import Lease as Lease
+    from procession.pool import PoolConfig as PoolConfig
+    from procession.pool import PoolStatistics as PoolStatistics
+    from procession.pool import ProcessPool as ProcessPool
+    from procession.pool import WorkerOutput as WorkerOutput
+    from procession.pool import suggest_size as suggest_size
+    from procession.pool import worker_state as worker_state
     from procession.process import AsyncioLauncher as AsyncioLauncher
     from procession.process import Chunk as Chunk
     from procession.process import Communicator as Communicator
@@ -110,6 +136,8 @@ _HOMES = {
     ),
     "procession.command": ("Command", "DEVNULL", "INHERIT", "PIPE", "STDOUT"),
     "procession.errors": (
+        "AcquireTimeout",
+        "CallTimeout",
         "Closed",
         "ConfigError",
         "DeadlineMissed",
@@ -118,10 +146,18 @@ _HOMES = {
         "ExitError",
         "InsufficientResources",
         "InvalidTransition",
+        "LeaseError",
+        "MessageTooLarge",
         "NotFound",
+        "NotPicklable",
+        "PoisonedTask",
+        "PoolClosed",
+        "PoolError",
+        "PoolExhausted",
         "ProcessError",
         "ProcessionError",
         "QueueFull",
+        "RemoteError",
         "SchedulerError",
         "SignaledError",
         "SpawnError",
@@ -131,10 +167,14 @@ _HOMES = {
         "SubscriptionLost",
         "TaskCancelled",
         "TaskTimeout",
+        "WorkerLoss",
+        "WorkerLost",
+        "WorkerStartError",
     ),
     "procession.events": (
         "Event",
         "Gap",
+        "PoolScaled",
         "ProcessExited",
         "ProcessSpawned",
         "ProcessStopped",
@@ -145,6 +185,20 @@ _HOMES = {
         "TaskRetried",
         "TaskStarted",
         "TaskSubmitted",
+        "WorkerLeased",
+        "WorkerReleased",
+    ),
+    "procession.pool": (
+        "CommandPool",
+        "Executor",
+        "FunctionPool",
+        "Lease",
+        "PoolConfig",
+        "PoolStatistics",
+        "ProcessPool",
+        "WorkerOutput",
+        "suggest_size",
+        "worker_state",
     ),
     "procession.process": (
         "AsyncioLauncher",

@@ -1,6 +1,8 @@
 """Every ```python block of the README and the docs runs; the blocks of a page share one namespace, from top to bottom.
 
-Functions named ``test_…`` are called at the end, outside of any loop.
+Functions named ``test_…`` are called at the end, outside of any loop. A block whose first line is a comment with the name of a
+file, ``# shapes.py``, is not run but written to the folder the page runs in, as a module that its other blocks, and
+their worker processes, can import.
 """
 
 from __future__ import annotations
@@ -18,6 +20,7 @@ import pytest
 
 from tests.helpers.repository import ROOT
 
+FILE = re.compile(r"# ([a-z]+)\.py\n")
 FENCE = re.compile(r"^( *)```python[^\n]*\n(.*?)^\1```", flags=re.MULTILINE | re.DOTALL)
 
 
@@ -43,8 +46,13 @@ def test_page(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
     monkeypatch.chdir(tmp_path)
     module = ModuleType("documented_page")
     monkeypatch.setitem(sys.modules, module.__name__, module)
+    monkeypatch.syspath_prepend(tmp_path)
+    before = set(sys.modules)
     with asyncio.Runner() as runner:
         for line, source in blocks(page):
+            if name := FILE.match(source):
+                tmp_path.joinpath(f"{name[1]}.py").write_text(source)
+                continue
             code = compile("\n" * line + source, str(page), "exec", flags=ast.PyCF_ALLOW_TOP_LEVEL_AWAIT)
             result = eval(code, vars(module))
             if inspect.iscoroutine(result):
@@ -53,6 +61,9 @@ def test_page(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
     for name, test in list(vars(module).items()):
         if name.startswith("test_"):
             test()
+    for file in tmp_path.glob("*.py"):
+        if file.stem not in before:
+            sys.modules.pop(file.stem, None)
 
 
 def test_blocks_are_found(tmp_path: Path) -> None:
