@@ -137,14 +137,20 @@ class DependencyFailed(SchedulerError):
         cause: why that one did not succeed; also the ``__cause__``.
     """
 
-    _fields = ("id", "dependency", "cause")
+    _fields = ("id", "dependency", "cause", "_origin")
 
     def __init__(self, id: str, dependency: str, cause: BaseException | None = None) -> None:
         super().__init__(id, dependency)
         self.id = id
         self.dependency = dependency
         self.cause = cause
+        # A chain of them may be longer than the stack is deep, so each knows what it began with.
+        self._origin: tuple[str, BaseException | None] = (
+            cause._origin if isinstance(cause, DependencyFailed) else (dependency, cause)
+        )
 
     def __str__(self) -> str:
-        why = "" if self.cause is None else f": {self.cause}"
-        return f"{self.id}: not started, {self.dependency} did not succeed{why}"
+        origin, cause = self._origin
+        because = "" if origin == self.dependency else f", because {origin} did not"
+        why = "" if cause is None else f": {cause}"
+        return f"{self.id}: not started, {self.dependency} did not succeed{because}{why}"

@@ -196,13 +196,20 @@ class Engine:
     def _carry_out(self) -> None:
         """Does what the core has asked for."""
         effects = self._lives.effects
+        fault: Exception | None = None
         while effects:
             todo, self._lives.effects = effects, []
             for effect in todo:
-                task = self._outlet.carry_out(effect)
+                try:
+                    task = self._outlet.carry_out(effect)
+                except Exception as error:  # noqa: BLE001 - raised below: others may not lose their fate by it
+                    fault = fault or error
+                    continue
                 if task is not None and task.spec.id:
                     self._named.pop(task.spec.id, None)
             effects = self._lives.effects
+        if fault is not None:
+            raise fault
 
     def _make_known(self) -> None:
         """After anything has changed: who waits for room or for the end is told, and the timer is set."""

@@ -32,8 +32,8 @@ class Freezer:
         self._frozen = frozen
         try:
             reach = self._process.suspend() if frozen else self._process.resume()
-        except (ProcessLookupError, InvalidTransition):
-            return  # it has ended, or is being stopped for good
+        except (OSError, InvalidTransition):
+            return  # it has ended, is being stopped for good, or is another user's by now and goes on
         del reach  # the group has had its signal; the rest of the tree follows
         self._begin()
 
@@ -56,7 +56,7 @@ class Freezer:
                 wanted = self._frozen
                 try:
                     await (self._process.suspend() if wanted else self._process.resume())
-                except (ProcessLookupError, InvalidTransition):
+                except (OSError, InvalidTransition):
                     break
                 self._done = wanted
             if self._left:

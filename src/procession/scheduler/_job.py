@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, Unpack
 
 from procession._types import Priority
@@ -39,7 +39,7 @@ class Job:
         self.args: tuple[Any, ...] = args
         self.priority: int = priority  # type: ignore[assignment]  # given by `of`
         self.resources: Mapping[str, float] | None = resources
-        self.options: Mapping[str, Any] = options
+        self.options: Mapping[str, Any] = lasting(options)
 
     @classmethod
     def of(
@@ -68,6 +68,12 @@ class Job:
 
     def __repr__(self) -> str:
         return f"<Job {self.options.get('id', '')} {self.work!r}>"
+
+
+def lasting(options: Mapping[str, Any]) -> Mapping[str, Any]:
+    """``options`` that can be read more than once: what they come ``after`` may have been given as an iterator."""
+    after = options.get("after")
+    return {**options, "after": tuple(after)} if isinstance(after, Iterator) else options
 
 
 def in_order(jobs: Sequence[Job]) -> list[int]:

@@ -181,7 +181,16 @@ class Outlet:
     def _retried(self, task: Task[Any], effect: Retry) -> None:
         registry = self._registry
         if registry is not None and registry.wants(TaskRetried):
-            text = f"{type(effect.error).__name__}: {effect.error}"
+            text = _told(effect.error)
             registry.publish(
                 TaskRetried(id=task.id, owner=self._owner, attempt=task.attempts, delay=effect.delay, error=text)
             )
+
+
+def _told(error: BaseException) -> str:
+    """What an error says, if it can be asked: it is somebody else's, and a fault in it is no fault of the scheduler."""
+    name = type(error).__name__
+    try:
+        return f"{name}: {error}"
+    except Exception:  # noqa: BLE001 - whatever its __str__ stumbles over
+        return name

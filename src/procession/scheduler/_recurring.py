@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import math
 import random
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from contextvars import copy_context
 from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar, get_args
 
@@ -15,6 +15,7 @@ from procession._fields import check_name
 from procession.errors import Closed, ConfigError, QueueFull
 from procession.scheduler._recurrence import Cron, Recurrence
 from procession.scheduler._states import TaskState
+from procession.scheduler._submission import is_read_once
 
 if TYPE_CHECKING:
     from procession.scheduler._scheduler import Scheduler
@@ -391,5 +392,5 @@ def _check_repeatable(options: Mapping[str, Any]) -> None:
         if options.get(name) is not None:
             raise ConfigError(name, options[name], f"not for a recurring task: {why}")
     source = options.get("input")
-    if isinstance(source, Iterator | AsyncIterator) or callable(getattr(source, "read", None)):
+    if is_read_once(source):
         raise ConfigError("input", source, "it can be read once; a recurring task needs bytes, text, a path or a list")

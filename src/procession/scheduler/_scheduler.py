@@ -14,16 +14,23 @@ from procession._clock import wall as wall_time
 from procession._core.aio import finish
 from procession._types import Completed, Priority
 from procession.command import Command
-from procession.errors import ConfigError, NotFound, QueueFull, StateError
+from procession.errors import ConfigError, DeadlineMissed, DependencyFailed, NotFound, QueueFull, StateError
 from procession.scheduler._config import SchedulerConfig
 from procession.scheduler._engine import Engine
 from procession.scheduler._explain import Explanation, explain
-from procession.scheduler._job import Job, Work, in_order
+from procession.scheduler._job import Job, Work, in_order, lasting
 from procession.scheduler._recurring import Timetable
 from procession.scheduler._recurs import Recurs
-from procession.scheduler._states import FINAL
+from procession.scheduler._states import FINAL, SUCCEEDED
 from procession.scheduler._statistics import SchedulerStatistics, statistics
-from procession.scheduler._submission import MOST_URGENT, TaskOptions, check_options, check_priority, check_work
+from procession.scheduler._submission import (
+    AUTOMATIC,
+    MOST_URGENT,
+    TaskOptions,
+    check_options,
+    check_priority,
+    check_work,
+)
 from procession.scheduler._task import Task
 
 if TYPE_CHECKING:
@@ -184,7 +191,7 @@ class Scheduler(Recurs, Engine):
         # The way of nearly all, without detours.
         if type(priority) is not int or not -MOST_URGENT <= priority <= MOST_URGENT:
             priority = check_priority(priority)
-        shape = self._resources.shape(resources) if resources else self._plain
+        shape = self._plain if resources is None else self._resources.shape(resources)
         now = self._now()
         self._number = number = self._number + 1
         task = Task(self, number, priority, shape, self._call_spec, None, work, args, copy_context() or None, now)
@@ -223,7 +230,12 @@ class Scheduler(Recurs, Engine):
             StateError: it was not opened yet.
         """
         self._check_open()
-        jobs = [Job.of(work, priority, resources, options) for work in works]
+        if not isinstance(works, Iterable):
+            raise ConfigError(
+                "works", works, "a list of works is needed, each maybe a tuple with its arguments, or a Job"
+            )
+        shared = lasting(options)
+        jobs = [Job.of(work, priority, resources, shared) for work in works]
         room = self._max_queued - self._lives.waiting
         if len(jobs) > room:
             raise QueueFull(self._max_queued, len(jobs))
@@ -266,11 +278,14 @@ class Scheduler(Recurs, Engine):
         Raises:
             ConfigError: a value was refused.
             InsufficientResources: it could never start.
+            DeadlineMissed: its deadline passed while this waited, or as for :meth:`submit`.
+            DependencyFailed: while this waited, one that it was to come after did not succeed.
             Closed: the scheduler was closed, maybe while this waited.
 
         Cancellation: safe; nothing was submitted, and the room goes to the next who waits.
         """
-        self._make(work, args, priority, resources, options, self._find)  # bad input is told at once
+        options = lasting(options)  # type: ignore[assignment]
+        trial = self._make(work, args, priority, resources, options, self._find)  # bad input is told at once
         self._number -= 1  # and leaves no trace
         ticket = 0
         while (not ticket and self._room.has_line) or self._lives.waiting >= self._max_queued:
@@ -279,9 +294,30 @@ class Scheduler(Recurs, Engine):
             ticket = ticket or self._room.ticket()
             await self._room.wait(self._loop, ticket)
         try:
+            if ticket and options:
+                options = self._after_waiting(trial, options)  # type: ignore[assignment]
             return self.submit(work, *args, priority=priority, resources=resources, **options)
         finally:
             self._make_known()
+
+    def _after_waiting(self, task: Task[Any], options: Mapping[str, Any]) -> Mapping[str, Any]:
+        """The options of a task that was made when its call began, as they are by now.
+
+        Raises:
+            DeadlineMissed: it has come too late.
+            DependencyFailed: one that it was to come after has not succeeded.
+        """
+        spec, now = task.spec, self._now()
+        if spec.deadline is not None and spec.deadline <= now:
+            raise DeadlineMissed(task.id, spec.deadline, now - spec.deadline)
+        for before in spec.after:
+            if before.state in FINAL and before.state is not SUCCEEDED:
+                assert isinstance(before, Task)
+                raise DependencyFailed(task.id, before.id, before._error) from before._error
+        later = {**options, "deadline": spec.deadline, "not_before": spec.not_before}
+        later.pop("delay", None)
+        later["after"] = [before for before in spec.after if before.state not in FINAL]
+        return later
 
     def _make(
         self,
@@ -309,12 +345,14 @@ class Scheduler(Recurs, Engine):
                 spec, estimate = check_options(options, work, now, self.config.preemption, find)
         else:
             spec, estimate = self._call_spec, None
+        urgency = check_priority(priority)
+        shape = self._plain if resources is None else self._resources.shape(resources)
         self._number = number = self._number + 1
         return Task(
             self,
             number,
-            check_priority(priority),
-            self._resources.shape(resources) if resources else self._plain,
+            urgency,
+            shape,
             spec,
             estimate,
             work,
@@ -354,7 +392,7 @@ class Scheduler(Recurs, Engine):
         self._kick()
 
     def _find(self, wanted: object) -> Task[Any]:
-        task = self._named.get(wanted) if isinstance(wanted, str) else wanted
+        task = self._lookup(wanted) if isinstance(wanted, str) else wanted
         if not isinstance(task, Task):
             raise ConfigError("after", wanted, "an unfinished task of this scheduler, or its id, is needed")
         if task._home is not self:
@@ -395,10 +433,18 @@ class Scheduler(Recurs, Engine):
         Raises:
             NotFound: there is none.
         """
-        task = self._named.get(id) or next((one for one in self._lives if one.id == id), None)
-        if not isinstance(task, Task):
+        task = self._lookup(id)
+        if task is None:
             raise NotFound(id)
         return task
+
+    def _lookup(self, id: str) -> Task[Any] | None:
+        """The unfinished task with this id; one that was made from a number is looked for in all there are."""
+        named = self._named.get(id)
+        if named is not None or not str(id).startswith(AUTOMATIC):
+            return named
+        found: Any = next((one for one in self._lives if one.id == id), None)
+        return found  # type: ignore[no-any-return]
 
     def statistics(self) -> SchedulerStatistics:
         """Figures of this moment."""

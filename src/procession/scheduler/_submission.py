@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import math
 import os
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping
 from datetime import datetime
 from types import FunctionType
 from typing import TYPE_CHECKING, Any, TypedDict
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 MOST_URGENT = 1 << 31
 _COROUTINE = inspect.CO_COROUTINE
 _LEVELS = {level: int(level) for level in Priority}
-_AUTOMATIC = "task-"
+AUTOMATIC = "task-"
 
 
 class TaskOptions(TypedDict, total=False):
@@ -50,7 +50,8 @@ class TaskOptions(TypedDict, total=False):
         preemption: how it makes room. Default: as the scheduler is configured.
         tenant: on whose behalf it runs, for ``FairShare``.
         kwargs: keyword arguments for its work.
-        input: what a command reads on its stdin, as for ``run``.
+        input: what a command reads on its stdin, as for ``run``. What can be read once (an iterator, an open file)
+            does not go with ``retry`` or ``"requeue"``.
         check: whether ``await`` raises when a command's exit code is not 0. Default no, as for ``run``.
         max_output: the most bytes kept of each stream of a command.
         on_spawn: called with the live ``Process`` of a command.
@@ -185,9 +186,9 @@ def check_options(
         not_before=not_before,
         retry=retry,
         after=_after(get("after"), resolve),
-        preemption=_preemption(get("preemption"), get("preemptible", True), default, is_command=is_command),
+        preemption=_preemption(options, default, is_command=is_command),
         preemptible=get("preemptible", True),
-        kwargs=get("kwargs") or {},
+        kwargs=dict(get("kwargs") or {}),
         input=get("input"),
         check=get("check", False),
         max_output=get("max_output"),
@@ -219,9 +220,9 @@ def _dates(options: Mapping[str, Any], now: float) -> tuple[float | None, float 
 def _check_feed(options: Mapping[str, Any], *, is_command: bool) -> None:
     """What goes into the work and comes out of it."""
     for name in _OF_COMMANDS:
-        if not is_command and options.get(name):
+        if not is_command and options.get(name) is not None and options[name] is not False:
             raise ConfigError(name, options[name], "only a Command has this option")
-    kwargs = options.get("kwargs") or {}
+    kwargs = {} if options.get("kwargs") is None else options["kwargs"]
     if not isinstance(kwargs, Mapping) or (is_command and kwargs) or not all(isinstance(name, str) for name in kwargs):
         raise ConfigError("kwargs", kwargs, "keyword arguments by name are needed, and a Command has none")
     if is_command:
@@ -229,6 +230,9 @@ def _check_feed(options: Mapping[str, Any], *, is_command: bool) -> None:
         source = options.get("input")
         if source is not None and not isinstance(source, os.PathLike):
             check_input(source)  # a file is looked at when it is opened: submitting does no I/O
+        retry = options.get("retry")
+        if retry is not None and retry.max_retries and is_read_once(source):
+            raise ConfigError("input", source, "it can be read once, so the command cannot be tried again with it")
     on_spawn = options.get("on_spawn")
     if on_spawn is not None and not callable(on_spawn):
         raise ConfigError("on_spawn", on_spawn, "a function of the process is needed")
@@ -241,8 +245,8 @@ def _name(field: str, value: object) -> str:
         name = check_name(value)
     except ValueError as error:
         raise ConfigError(field, value, str(error)) from None
-    if field == "id" and name.startswith(_AUTOMATIC) and name.removeprefix(_AUTOMATIC).isdecimal():
-        raise ConfigError(field, value, f"names like {_AUTOMATIC}7 are given by the scheduler itself")
+    if field == "id" and name.startswith(AUTOMATIC) and name.removeprefix(AUTOMATIC).isdecimal():
+        raise ConfigError(field, value, f"names like {AUTOMATIC}7 are given by the scheduler itself")
     return name
 
 
@@ -254,13 +258,23 @@ def _after(after: object, resolve: Callable[[object], Task[Any]]) -> tuple[Task[
     return tuple(dict.fromkeys(map(resolve, after)))
 
 
-def _preemption(wanted: object, preemptible: bool, default: Preemption, *, is_command: bool) -> Preemption:
+def is_read_once(source: object) -> bool:
+    """Whether an ``input`` is used up by the first run that reads it."""
+    return isinstance(source, Iterator | AsyncIterator) or callable(getattr(source, "read", None))
+
+
+def _preemption(options: Mapping[str, Any], default: Preemption, *, is_command: bool) -> Preemption:
+    wanted = options.get("preemption")
     try:
-        mode = default if wanted is None else Preemption(wanted)  # type: ignore[arg-type]
+        mode = default if wanted is None else Preemption(wanted)
     except ValueError:
         raise ConfigError("preemption", wanted, "one of " + ", ".join(Preemption) + " is needed") from None
     if mode is Preemption.SUSPEND and not is_command:
         if wanted is not None:
             raise ConfigError("preemption", wanted, "only the process of a Command can be suspended")
         return Preemption.NEVER
-    return mode if preemptible else Preemption.NEVER
+    if mode is Preemption.REQUEUE and is_read_once(options.get("input")):
+        if wanted is not None:
+            raise ConfigError("preemption", wanted, "its input can be read once, so it cannot begin anew")
+        return Preemption.NEVER
+    return mode if options.get("preemptible", True) else Preemption.NEVER

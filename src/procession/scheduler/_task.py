@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import inspect
 from collections.abc import Callable, Generator, Hashable
 from contextvars import Context
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
-from procession.errors import StateError
+from procession.errors import ConfigError, StateError
 from procession.scheduler._entry import Entry
 from procession.scheduler._states import CANCELLED, FINAL, NEW, SUSPENDED, TaskState
 
@@ -142,7 +143,12 @@ class Task(Entry, Generic[T]):
         return self.result()
 
     def _until_done(self) -> Generator[Any, None, None]:
-        waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        loop, runner = asyncio.get_running_loop(), self._runner
+        if loop is not self._home._loop:
+            raise StateError(f"{self.id} belongs to another loop, and only there it can be waited for")
+        if runner is not None and runner.task is asyncio.current_task():
+            raise StateError(f"{self.id} would wait for itself")
+        waiter: asyncio.Future[None] = loop.create_future()
         if self._waiters is None:
             self._waiters = []
         self._waiters.append(waiter)
@@ -169,7 +175,13 @@ class Task(Entry, Generic[T]):
         """Calls ``callback`` with the task soon after its end, or soon if it has ended; in the loop, never at once.
 
         What it raises goes to the loop's exception handler.
+
+        Raises:
+            ConfigError: it is no plain function.
         """
+        if not callable(callback) or inspect.iscoroutinefunction(callback):
+            hint = "a plain function of the task is needed; in a coroutine function, `await task` instead"
+            raise ConfigError("callback", callback, hint)
         if self.state in FINAL:
             asyncio.get_running_loop().call_soon(callback, self)
         elif self._waiters is None:

@@ -103,7 +103,7 @@ class EarliestDeadline(Policy):
         """
         if not self.admission or task.deadline is None or task.estimate is None or self.group(task) == _WHENEVER:
             return
-        due, work, instant = int(task.deadline * NANO), int(task.estimate * NANO), int(now * NANO)
+        due, work, instant = int(task.deadline * NANO), int(min(task.estimate, _END_OF_TIME) * NANO), int(now * NANO)
         outside = sorted(self._rest(claim, instant) for claim in self._outside.values())
         late = max(instant + work - due, -(-self._demand.excess(instant, due, work, outside) // self._slots))
         if late > 0:

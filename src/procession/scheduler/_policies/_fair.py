@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from procession.errors import ConfigError
 from procession.scheduler._policies._base import BEYOND, NANO, Policy
-from procession.scheduler._policies._check import number, seconds
+from procession.scheduler._policies._check import LONGEST, number, seconds
 
 if TYPE_CHECKING:
     from procession.abc import QueuedTask
@@ -138,7 +138,7 @@ class FairShare(Policy):
     def started(self, task: QueuedTask, now: float) -> Iterable[Hashable]:
         """It counts at once, as long as it is expected to take."""
         account, instant = self._account(task.tenant), int(now * NANO)
-        charge = int((task.estimate or self.nominal) * NANO) * account.price
+        charge = int(min(task.estimate or self.nominal, LONGEST) * NANO) * account.price
         task.mark = (instant, charge)
         account.waiting -= 1
         account.running += 1

@@ -1,0 +1,259 @@
+"""What a hostile look at the scheduler has found, each kept from coming back."""
+
+import asyncio
+import pickle
+import traceback
+from typing import Any
+
+import pytest
+
+from procession import Command, ProcessRegistry
+from procession.errors import ConfigError, DeadlineMissed, DependencyFailed, StateError
+from procession.events import TaskFinished, TaskRetried
+from procession.process import Process
+from procession.scheduler import EarliestDeadline, FairShare, Job, Preemption, RetryPolicy, Scheduler
+from procession.testing import Script, SimulatedLauncher
+from tests.scheduler.support import check_over, check_sums, config, failing, nap, turns, value, virtual
+
+# ------------------------------------------------------------------------------------------------- one after the other
+
+
+@pytest.mark.row("SC8")
+@virtual
+async def test_what_a_task_comes_after_may_be_given_as_an_iterator():
+    order = []
+
+    async def note(name, seconds=0.0):
+        await asyncio.sleep(seconds)
+        order.append(name)
+
+    async with Scheduler(config(9)) as scheduler:
+        first = scheduler.submit(note, 1, 1.0)
+        one, two = scheduler.submit_many([(note, 2), (note, 2)], after=iter([first]))
+        jobs = [Job(note, 4, id="d", after=(name for name in ["c"])), Job(note, 3, 1.0, id="c", after=iter([one, two]))]
+        scheduler.submit_many(jobs)
+        await scheduler.submit_when_room(note, 5, after=iter(["d"]))
+        await scheduler.drain()
+    assert order == [1, 2, 2, 3, 4, 5]
+
+
+@pytest.mark.row("SC8")
+@virtual
+async def test_the_name_a_task_was_given_by_its_number_is_as_good_as_any_other():
+    async with Scheduler(config()) as scheduler:
+        first = scheduler.submit(nap, 1.0)
+        second = scheduler.submit(value, 2, after=[first.id])
+        assert second.explain().after == (first.id,) == ("task-1",)
+        assert await second == 2
+        with pytest.raises(ConfigError):
+            scheduler.submit(value, after=["task-1"])
+        with pytest.raises(ConfigError):
+            scheduler.submit(value, after=["task-99"])
+
+
+@pytest.mark.row("SC8")
+@virtual
+async def test_the_last_of_a_long_chain_can_say_what_it_began_with():
+    async with Scheduler(config()) as scheduler:
+        last = first = scheduler.submit(failing, ValueError("root"), id="first")
+        for _ in range(10_000):
+            last = scheduler.submit(value, after=[last])
+        with pytest.raises(DependencyFailed) as caught:
+            await last
+        told = "task-10001: not started, task-10000 did not succeed, because first did not: root"
+        assert str(caught.value) == told
+        assert "".join(traceback.format_exception(caught.value)).endswith(told + "\n")
+        assert first.exception() is not None
+    short = DependencyFailed("c", "b", DependencyFailed("b", "a", ValueError("root")))
+    assert str(pickle.loads(pickle.dumps(short))) == str(short)
+
+
+# ------------------------------------------------------------------------------------------------------ waiting for room
+
+
+@pytest.mark.row("SC9")
+@virtual
+async def test_what_happens_while_a_task_waits_for_room_is_its_fate_and_no_bad_input():
+    loop = asyncio.get_running_loop()
+    async with Scheduler(config(max_queued=1)) as scheduler:
+        running = scheduler.submit(nap, 1.0)
+        await turns()
+        failed = scheduler.submit(failing, ValueError("no"), id="failed")
+
+        async def when_room(**options):
+            return await (await scheduler.submit_when_room(nap, 1.0, "done", **options))
+
+        deadline = loop.time() + 0.5
+        waiting = [
+            asyncio.create_task(when_room(after=[running, failed])),
+            asyncio.create_task(when_room(deadline=deadline)),
+            asyncio.create_task(when_room(after=[running])),
+            asyncio.create_task(when_room(delay=2.0, deadline=loop.time() + 4.0, id="later")),
+        ]
+        await turns()
+        begun = loop.time()
+        dependent, late, after, delayed = await asyncio.gather(*waiting, return_exceptions=True)
+        assert isinstance(dependent, DependencyFailed)
+        assert (dependent.dependency, str(dependent.__cause__)) == ("failed", "no")
+        assert isinstance(late, DeadlineMissed)
+        assert late.deadline == deadline
+        assert (after, delayed) == ("done", "done")
+        assert loop.time() - begun == pytest.approx(3.0)  # the delay counts from the call
+        await scheduler.drain()
+        check_over(scheduler)
+
+
+# ------------------------------------------------------------------------------------------------- faults of others
+
+
+class Mute(Exception):
+    def __str__(self):
+        raise AttributeError("nothing to say")
+
+
+@pytest.mark.row("SC11")
+@virtual
+async def test_an_error_that_cannot_be_shown_harms_nobody_else():
+    async with ProcessRegistry() as registry:
+        async with Scheduler(config(), registry=registry) as scheduler:
+            tasks = [scheduler.submit(failing, Mute(), retry=RetryPolicy(1)), scheduler.submit(value, 3)]
+            with pytest.raises(Mute):
+                await tasks[0]
+            assert await tasks[1] == 3
+            assert tasks[0].attempts == 2
+            check_over(scheduler)
+        assert [getattr(event, "error", None) for event in registry.history(TaskRetried)] == ["Mute"]
+        assert len(registry.history(TaskFinished)) == 2
+
+
+@pytest.mark.row("SC9")
+@virtual
+async def test_a_deed_that_fails_keeps_no_other_task_from_its_fate(monkeypatch):
+    async with Scheduler(config(4)) as scheduler:
+        tasks = [scheduler.submit(nap, 5.0) for _ in range(3)]
+        blocked = scheduler.submit(value, after=[tasks[0]])
+        await turns()
+        carry_out, faults = scheduler._outlet.carry_out, [OSError("EPERM")]
+
+        def fails_once(effect):
+            if faults:
+                raise faults.pop()
+            return carry_out(effect)
+
+        monkeypatch.setattr(scheduler._outlet, "carry_out", fails_once)
+        with pytest.raises(OSError, match="EPERM"):
+            scheduler.submit(value, deadline=asyncio.get_running_loop().time() + 1).cancel()
+    assert {task.state.value for task in (*tasks, blocked)} == {"cancelled"}
+
+
+@pytest.mark.row("SC7")
+@virtual
+async def test_a_process_that_may_not_be_suspended_goes_on(monkeypatch):
+    def refuse(_process):
+        raise PermissionError("it is another user's by now")
+
+    monkeypatch.setattr(Process, "suspend", refuse)
+    launcher = SimulatedLauncher(Script(duration=1.0))
+    async with Scheduler(config(preemption=Preemption.SUSPEND), launcher=launcher) as scheduler:
+        low = scheduler.submit(Command("low"), priority=4)
+        await asyncio.sleep(0.5)
+        high = scheduler.submit(Command("high"), priority=0)
+        assert (await high).ok
+        assert (await low).ok
+        check_over(scheduler)
+
+
+@pytest.mark.row("SC4")
+@pytest.mark.parametrize("policy", [FairShare(), EarliestDeadline(), EarliestDeadline(admission=True)], ids=repr)
+@virtual
+async def test_an_estimate_beyond_all_measure_is_no_fault_of_the_policy(policy):
+    async with Scheduler(config(policy=policy)) as scheduler:
+        task = scheduler.submit(value, 1, estimated_duration=1e305)
+        assert await task == 1
+        if policy.__class__ is EarliestDeadline and policy.admission:
+            with pytest.raises(DeadlineMissed):
+                scheduler.submit(value, estimated_duration=1e305, deadline=asyncio.get_running_loop().time() + 9)
+        check_over(scheduler)
+
+
+# ------------------------------------------------------------------------------------------------------------ bad input
+
+
+async def _nobody(_task):
+    raise AssertionError("never called")
+
+
+@pytest.mark.row("SC1")
+@virtual
+async def test_what_is_empty_but_of_the_wrong_kind_is_refused_and_nothing_has_changed():
+    async with Scheduler(config(resources={"gpu": 1})) as scheduler:
+        refused: Any = (
+            {"resources": []},
+            {"resources": 0},
+            {"resources": ""},
+            {"resources": {"gpu": -1}},
+            {"priority": None},
+            {"kwargs": []},
+            {"kwargs": 0},
+            {"input": b""},
+            {"max_output": 0},
+        )
+        for options in refused:
+            with pytest.raises(ConfigError):
+                scheduler.submit(value, **options)
+        works: Any
+        for works in (5, None, value):
+            with pytest.raises(ConfigError, match="works"):
+                scheduler.submit_many(works)
+        assert check_sums(scheduler).submitted == 0
+        task = scheduler.submit(value, 1, resources={}, kwargs={})
+        assert task.id == "task-1"  # what was refused uses up no number
+        callback: Any
+        for callback in (None, 5, _nobody):
+            with pytest.raises(ConfigError, match="callback"):
+                task.add_done_callback(callback)
+        given = {"of": 5}
+        later = scheduler.submit(value, kwargs=given)
+        given["of"] = 6
+        assert (await task, await later) == (1, 5)
+
+
+@pytest.mark.row("SC8")
+@virtual
+async def test_input_that_can_be_read_once_does_not_go_with_a_second_run():
+    launcher = SimulatedLauncher(Script(duration=1.0))
+    async with Scheduler(config(preemption=Preemption.REQUEUE), launcher=launcher) as scheduler:
+        options: Any
+        for options in ({"retry": RetryPolicy(1)}, {"preemption": "requeue"}):
+            with pytest.raises(ConfigError, match="once"):
+                scheduler.submit(Command("cat"), input=iter([b"once"]), **options)
+        once = scheduler.submit(Command("cat"), input=iter([b"once"]), retry=RetryPolicy(0), priority=4)
+        await asyncio.sleep(0.5)
+        await scheduler.submit(Command("cat"), input=b"again", retry=RetryPolicy(1), priority=0)
+        assert (once.state, once.preemptions) == ("succeeded", 0)
+
+
+# ----------------------------------------------------------------------------------------------------- waiting for what
+
+
+@pytest.mark.row("SC1")
+@virtual
+async def test_a_task_cannot_wait_for_itself_nor_be_waited_for_in_another_loop():
+    async with Scheduler(config()) as scheduler:
+        handles: list[Any] = []
+
+        async def itself():
+            return await handles[0]
+
+        handles.append(scheduler.submit(itself))
+        with pytest.raises(StateError, match="itself"):
+            await handles[0]
+
+        async def elsewhere(task):
+            return await task
+
+        running = scheduler.submit(nap, 1.0, "done")
+        with pytest.raises(StateError, match="another loop"):
+            await asyncio.to_thread(lambda: asyncio.run(elsewhere(running)))
+        assert await running == "done"
+        assert await asyncio.to_thread(lambda: asyncio.run(elsewhere(running))) == "done"  # its fate is known
