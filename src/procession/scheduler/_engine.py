@@ -94,7 +94,23 @@ class Engine:
         self._runners = Runners(loop, self._now, self._outlet.begin, self._ended, self._short)
         self._room = Room()
         self._drained: list[asyncio.Future[None]] = []
+        self._watch = loop.create_task(self._until_the_loop_stops())
         self._open = True
+
+    async def _until_the_loop_stops(self) -> None:
+        """Nobody knows of this task, so who cancels it cancels all there are: the loop is about to be closed.
+
+        Nothing may begin from then on. What runs was cancelled, too, and is not cancelled a second time, which would
+        interrupt its clean-up.
+        """
+        try:
+            await self._loop.create_future()
+        except asyncio.CancelledError:
+            if not self._closed:
+                self._outlet.all_were_cancelled = True
+                self._end("the loop is stopping")
+                self._runners.dismiss()
+            raise
 
     def _check_open(self) -> None:
         if self._closed:
@@ -104,10 +120,8 @@ class Engine:
 
     async def _close(self, caller: asyncio.Task[Any] | None) -> None:
         if not self._closed:
-            self._closed = True
-            self._leave_short_way()
-            self._room.close()
-            self._cancel_all("the scheduler was closed")
+            self._end("the scheduler was closed")
+        self._watch.cancel()
         self._runners.dismiss()
         left = await self._runners.wait(self.config.close_timeout, caller)
         if left:
@@ -118,6 +132,14 @@ class Engine:
         if self._timer is not None:
             self._timer.cancel()
         await self._outlet.settle()
+        await asyncio.wait((self._watch,))
+
+    def _end(self, reason: str) -> None:
+        """Accepts nothing any more, and cancels all there is."""
+        self._closed = True
+        self._leave_short_way()
+        self._room.close()
+        self._cancel_all(reason)
 
     def _leave_short_way(self) -> None:
         """Something is not plain any more; the next decision looks whether it is again."""
@@ -253,11 +275,8 @@ class Engine:
             self._failure = SchedulerError(f"{self._policy!r} raised {error!r}")
             self._failure.__cause__ = error
             log.error("the scheduler stops: its policy raised", exc_info=error)
-        self._closed = True
-        self._leave_short_way()
         self._lives.dispatcher.forsake()
-        self._room.close()
-        self._cancel_all(f"the policy raised {error!r}")
+        self._end(f"the policy raised {error!r}")
 
     def _cancel(self, task: Task[Any], reason: str) -> bool:
         self._leave_short_way()

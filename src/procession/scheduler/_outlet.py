@@ -36,6 +36,9 @@ class Outlet:
         launcher: starts processes.
         owner: the name events and records are under.
         kick: asks for a decision; called when work can be made to give way for which others may wait.
+
+    Attributes:
+        all_were_cancelled: whether somebody else has cancelled all runners there were.
     """
 
     def __init__(
@@ -55,6 +58,7 @@ class Outlet:
         self._owner = owner
         self._freezers: dict[Task[Any], Freezer] = {}
         self._following: set[asyncio.Task[None]] = set()
+        self.all_were_cancelled = False
 
     # ----------------------------------------------------------------------------- beginning, ending
 
@@ -125,8 +129,9 @@ class Outlet:
         else:
             if task in self._freezers:
                 self._freezers[task].set(frozen=False)
-            if task._runner is not None:
-                task._runner.cancel()
+            runner = task._runner
+            if runner is not None and not (self.all_were_cancelled and runner.is_cancelled):
+                runner.cancel()
         return None
 
     def thaw(self, task: Task[Any]) -> None:

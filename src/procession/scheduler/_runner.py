@@ -39,6 +39,11 @@ class Runner:
         self.current: Task[Any] | None = None
         self.wake: asyncio.Future[Task[Any] | None] | None = None
 
+    @property
+    def is_cancelled(self) -> bool:
+        """Whether the work it does was asked to end, by whomever."""
+        return self.task is not None and self.task.cancelling() > 0
+
     def cancel(self) -> None:
         """Cancels the work it does."""
         if self.task is not None:
@@ -144,7 +149,9 @@ class Runners:
                 else:
                     value = await _Driven(work, context, first)
                     since = now
-            except BaseException as raised:  # noqa: BLE001 - it is told to whoever awaits the task
+            except BaseException as raised:
+                if isinstance(raised, GeneratorExit) and asyncio._get_running_loop() is not loop:
+                    raise  # thrown away together with its loop: there is nobody to tell
                 error = raised
             now = self._now()
             if error is None and short is not None and short.is_open and not me.cancelling():
