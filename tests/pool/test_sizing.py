@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 
 import pytest
 
@@ -149,6 +150,25 @@ async def test_answers_that_were_held_back_do_not_wait_for_a_call_that_turns_out
             await long
             for _ in range(20):
                 await pool.run(work.sleep, 0)
+
+
+@pytest.mark.row("PO6")
+async def test_answers_held_back_are_taken_after_those_sent_before_them_also_by_a_loop_that_lags():
+    loop = asyncio.get_running_loop()
+    async with FunctionPool(PoolConfig(min_size=1, max_size=1)) as pool:
+        for _ in range(20):
+            await pool.run(work.sleep, 0)
+        began = loop.time()
+        # The answers to the first two are in the channel, the next three are held back, and nobody has read any of them
+        # when the pool looks for calls that are stuck.
+        short = [pool.submit(work.sleep, seconds) for seconds in (0.02, 0.002, 0, 0, 0)]
+        long = pool.submit(work.sleep, 1)
+        loop.call_later(0.004, time.sleep, 0.05)
+        loop.call_later(0, time.sleep, 0.01)
+        assert await asyncio.gather(*short) == [0.02, 0.002, 0, 0, 0]
+        assert loop.time() - began < 0.8
+        assert await long == 1
+        assert pool.statistics().created == 1
 
 
 @pytest.mark.row("PO10")

@@ -197,6 +197,7 @@ class FunctionWorker:
             data = page[_worker.ANSWERS : _worker.ANSWERS + size]
         if self.process.exit is None and _worker.HELD.unpack_from(page, _worker.HELD_AT)[1] != times:
             return  # they were sent meanwhile, and others may have been written over them
+        self._channel.drain()  # answers that were sent before these were held back come first
         while at + header.size <= size:
             length, id, number, kind, _ = header.unpack_from(data, at)
             at += header.size
@@ -286,7 +287,9 @@ class FunctionWorker:
         if kind == _worker.RESULT:
             try:
                 value = pickle.loads(pickled, buffers=buffers)  # noqa: S301 - a worker is trusted
-            except Exception as problem:  # noqa: BLE001 - whatever its own code raises
+            except KeyboardInterrupt:
+                raise
+            except BaseException as problem:  # noqa: BLE001 - whatever its own code raises; SystemExit would end the loop
                 error = NotPicklable("result", type(problem).__qualname__, f"{type(problem).__name__}: {problem}")
                 error.__cause__ = problem
         else:
@@ -314,7 +317,9 @@ class FunctionWorker:
         if whole is not None:
             try:
                 error = pickle.loads(whole)  # noqa: S301 - a worker is trusted
-            except Exception:  # noqa: BLE001 - whatever its own code raises
+            except KeyboardInterrupt:
+                raise
+            except BaseException:  # noqa: BLE001 - whatever its own code raises; SystemExit would end the loop
                 return RemoteError(name, message, trace)
             if isinstance(error, Exception) and not isinstance(error, (StopIteration, asyncio.CancelledError)):
                 error.__cause__ = RemoteTraceback(trace)
