@@ -253,13 +253,16 @@ class Machine:
         assert all(entry.shape is entry.whole for entry in everybody if entry not in dispatcher.suspended)
 
         running = set(self.running)
-        victims = {entry for level in dispatcher.victims._levels.values() for entry in level}
+        victims = set(dispatcher.victims)
         assert victims <= running
         assert all(entry.spec.preemption is not Preemption.NEVER for entry in victims)
         for priority, level in dispatcher.victims._levels.items():
             assert level
-            assert {entry.priority for entry in level} == {priority}
-            assert [entry.started_at for entry in level] == sorted(entry.started_at for entry in level)
+            for kind in level.values():
+                assert kind.entries
+                assert {entry.priority for entry in kind.entries} == {priority}
+                starts = [entry.started_at for entry in kind.entries]
+                assert starts == sorted(starts)
         assert set(dispatcher._ends._by_entry) <= running
         assert set(dispatcher._promises) == stopped
         assert dispatcher._promised == sum(entry.holds for entry in stopped)

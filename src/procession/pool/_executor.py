@@ -9,7 +9,8 @@ import weakref
 from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING, Any, Literal, ParamSpec, TypeVar
 
-from procession.pool._adapter import SHUT, PoolFuture, hand_over
+from procession.errors import WorkerStartError
+from procession.pool._adapter import SHUT, BrokenStart, PoolFuture, hand_over
 from procession.pool._config import PoolConfig, processors
 from procession.pool._function_pool import FunctionPool
 
@@ -28,6 +29,7 @@ class _Engine:
         self.started: concurrent.futures.Future[Dispatcher] = concurrent.futures.Future()
         self.loop: asyncio.AbstractEventLoop | None = None
         self.over: asyncio.Event | None = None
+        self.broken: WorkerStartError | None = None
         self.thread = threading.Thread(target=self._run, name="procession-executor", daemon=True)
         self.thread.start()
 
@@ -66,10 +68,30 @@ class _Engine:
             self.thread.join()
 
 
+class _Future(PoolFuture[T]):
+    """Tells the engine that the initializer raises before it tells anybody else, so that no later call is accepted."""
+
+    def __init__(self, engine: _Engine) -> None:
+        super().__init__()
+        self._engine: _Engine | None = engine
+        self.add_done_callback(_Future._let_go)
+
+    def _let_go(self) -> None:
+        self._engine = None
+
+    def set_exception(self, exception: BaseException | None) -> None:
+        if isinstance(exception, WorkerStartError) and exception.__cause__ is not None and self._engine is not None:
+            self._engine.broken = exception
+        super().set_exception(exception)
+
+
 _engines: weakref.WeakSet[_Engine] = weakref.WeakSet()
+_at_end = False
 
 
 def _at_exit() -> None:
+    global _at_end
+    _at_end = True
     for engine in list(_engines):
         engine.end_and_wait()
 
@@ -83,7 +105,8 @@ class Executor(concurrent.futures.Executor):
 
     It needs no running loop: it has one in a thread of its own. What differs: workers are never forked from this
     program; one that ends fails the call it ran, with :class:`BrokenWorker`, which is a ``BrokenProcessPool``, and is
-    replaced, so the executor goes on; and what workers print goes to the log ``procession.pool.output``.
+    replaced, so the executor goes on; and what workers print goes to the log ``procession.pool.output``. Only an
+    initializer that raises breaks it, as it does there.
 
     Args:
         max_workers: workers there are at most; default: the processors we may use. They are started when needed.
@@ -146,12 +169,14 @@ class Executor(concurrent.futures.Executor):
         """Hands a call to a worker and returns its future; see ``concurrent.futures.Executor.submit``.
 
         Raises:
-            RuntimeError: the executor was shut down.
+            RuntimeError: the executor was shut down, or the program ends.
+            BrokenStart: the initializer raises.
         """
-        future: PoolFuture[T] = PoolFuture()
         with self._lock:
             if self._shut:
                 raise RuntimeError(SHUT)
+            if _at_end:
+                raise RuntimeError("cannot schedule new futures after interpreter shutdown")
             engine = self._engine
             if engine is None:
                 engine = self._engine = _Engine(self._config)
@@ -159,6 +184,9 @@ class Executor(concurrent.futures.Executor):
                 self._finalizer = weakref.finalize(self, engine.end)
                 self._finalizer.atexit = False
             dispatcher = engine.started.result()
+            if (broken := engine.broken) is not None:
+                raise BrokenStart(broken.pool, broken.reason, broken.exit, broken.stderr_tail) from broken.__cause__
+            future: _Future[T] = _Future(engine)
             self._open.add(future)
             open_, lock = self._open, self._lock
 

@@ -10,6 +10,7 @@ import pickle
 import socket
 import sys
 from collections.abc import Callable
+from multiprocessing.process import current_process
 from typing import TYPE_CHECKING, Any
 
 from procession._core.aio import finish
@@ -56,6 +57,7 @@ def settings_of(config: PoolConfig) -> dict[str, Any]:
         "preload": tuple(config.preload),
         "init": init,
         "limit": int(config.max_message_mb * (1 << 20)),
+        "authkey": bytes(current_process().authkey),
         "log_level": logging.getLogger().getEffectiveLevel(),
     }
 

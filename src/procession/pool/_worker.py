@@ -23,7 +23,7 @@ import time
 
 TYPE_CHECKING = False  # importing typing takes longer than all of the above
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Callable, Iterable, Sequence
     from typing import Any
 
 HEADER = _struct.Struct("<QQIHH")
@@ -403,6 +403,7 @@ def adopt(settings: dict[str, Any]) -> None:
         import site
 
         site.main()
+    Watch("multiprocessing.process", lambda module: _share_key(module, settings["authkey"]))
     sys.path[:] = settings["path"]
     sys.argv[:] = settings["argv"]
     for name in ("stdout", "stderr"):
@@ -414,6 +415,11 @@ def adopt(settings: dict[str, Any]) -> None:
             prepare_main(settings["main"])
         else:
             __import__(name)
+
+
+def _share_key(process: Any, key: bytes) -> None:
+    """Gives what is made with multiprocessing the owner's key, as its children have: proxies of managers need it."""
+    process.current_process().authkey = key
 
 
 def prepare_main(main: tuple[str, str] | None) -> bool:
@@ -435,26 +441,29 @@ def prepare_main(main: tuple[str, str] | None) -> bool:
     return True
 
 
-class LogWatch:
-    """Sends log records to the owner, from the moment somebody imports logging."""
+class Watch:
+    """Does something to a module at the moment at which somebody imports it, or now: most workers never do."""
 
-    def __init__(self, link: Link, level: int) -> None:
-        self.link = link
-        self.level = level
-        logging = sys.modules.get("logging")
-        if logging is not None:
-            self.install(logging)
+    def __init__(self, name: str, install: Callable[[Any], None]) -> None:
+        self.name = name
+        self.install = install
+        module = sys.modules.get(name)
+        if module is not None:
+            install(module)
         else:
             sys.meta_path.insert(0, self)
 
-    def find_spec(self, name: str, path: object = None, target: object = None) -> Any:  # noqa: ARG002 - the protocol
-        if name != "logging":
+    def find_spec(self, name: str, path: Any = None, target: Any = None) -> Any:
+        if name != self.name:
             return None
         sys.meta_path.remove(self)
-        import importlib.util
-
-        spec = importlib.util.find_spec(name)
-        if spec is None or spec.loader is None:
+        for finder in sys.meta_path:
+            spec = finder.find_spec(name, path, target)
+            if spec is not None:
+                break
+        else:
+            return None
+        if spec.loader is None:
             return spec
         execute = spec.loader.exec_module
 
@@ -464,6 +473,15 @@ class LogWatch:
 
         setattr(spec.loader, "exec_module", exec_module)  # noqa: B010 - of this one instance
         return spec
+
+
+class LogWatch:
+    """Sends log records to the owner, from the moment somebody imports logging."""
+
+    def __init__(self, link: Link, level: int) -> None:
+        self.link = link
+        self.level = level
+        Watch("logging", self.install)
 
     def install(self, logging: Any) -> None:
         link = self.link

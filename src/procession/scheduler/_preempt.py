@@ -4,61 +4,128 @@ from __future__ import annotations
 
 from bisect import bisect_left, insort
 from collections import OrderedDict
+from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from procession.scheduler._config import Preemption
+from procession.scheduler._resources import FIELD
 
 if TYPE_CHECKING:
     from procession.scheduler._entry import Entry
     from procession.scheduler._resources import Resources
 
-_LOOKED_AT = 64
-"""How many candidates one decision looks at, so that it costs the same however many run."""
+Started = tuple[float, int]
+"""When one was started, and a number that tells apart those of the same instant."""
+
+
+class _Kind:
+    """The candidates of one level that would give up something of the same resources, in order of their start."""
+
+    __slots__ = ("entries", "fields", "priority")
+
+    def __init__(self, priority: int, fields: int) -> None:
+        self.priority = priority
+        self.fields = fields
+        # An ordered dict, because a plain one walks over what was deleted from its end again and again.
+        self.entries: OrderedDict[Entry, Started] = OrderedDict()
+
+    def put_in(self, entry: Entry, started: Started) -> None:
+        """Gives it its place before others: it was slow to get under way, or was moved."""
+        entries = self.entries
+        later = []
+        while entries and entries[last := next(reversed(entries))] > started:
+            later.append((last, entries.pop(last)))
+        entries[entry] = started
+        entries.update(reversed(later))
+
+
+class _Tip:
+    """How far a search has come among those of one kind."""
+
+    __slots__ = ("_rest", "entry", "kind", "started")
+
+    def __init__(self, kind: _Kind) -> None:
+        self.kind = kind
+        self._rest = iter(reversed(kind.entries.items()))
+        self.next()
+
+    def next(self) -> bool:
+        """Goes to the one that was started before; ``False`` when there is none."""
+        item = next(self._rest, None)
+        if item is not None:
+            self.entry, self.started = item
+        return item is not None
+
+
+def _started(tip: _Tip) -> Started:
+    return tip.started
 
 
 class Victims:
-    """The running tasks that may be made to give way, by level and in order of their start."""
+    """The running tasks that may be made to give way, by level, by what they would give up, and in order of start.
+
+    Those that would give up nothing of what is missing are passed over all at once: there are as many kinds as there
+    are combinations of resources that tasks hold, however many run.
+    """
 
     def __init__(self, resources: Resources) -> None:
         self._resources = resources
-        # Ordered dicts, because a plain one walks over what was deleted from its end again and again.
-        self._levels: dict[int, OrderedDict[Entry, None]] = {}
+        self._levels: dict[int, dict[int, _Kind]] = {}
         self._order: list[int] = []
         self._gains: dict[int, int] = {}
+        self._where: dict[Entry, tuple[_Kind, int]] = {}
+        self._added = 0
 
     def __len__(self) -> int:
-        return sum(map(len, self._levels.values()))
+        return len(self._where)
 
     def add(self, entry: Entry) -> None:
         """A task that may be preempted runs."""
-        level = self._levels.get(entry.priority)
-        if level is None:
-            self._levels[entry.priority] = level = OrderedDict()
-            insort(self._order, entry.priority)
-            self._gains[entry.priority] = 0
-        elif entry in level:
+        if entry in self._where:
             return
-        later = []
-        while level and next(reversed(level)).started_at > entry.started_at:  # it was slow to get there, or was moved
-            later.append(level.popitem()[0])
-        level[entry] = None
-        self._gains[entry.priority] += self.gain(entry)
-        for one in reversed(later):
-            level[one] = None
+        priority, gain, guard = entry.priority, self.gain(entry), self._resources.guard
+        fields = ((gain | guard) - (guard >> (FIELD - 1))) & guard  # where it is more than nothing
+        level = self._levels.get(priority)
+        if level is None:
+            self._levels[priority] = level = {}
+            insort(self._order, priority)
+            self._gains[priority] = 0
+        kind = level.get(fields)
+        if kind is None:
+            level[fields] = kind = _Kind(priority, fields)
+        self._added = added = self._added + 1
+        started = (entry.started_at, added)
+        entries = kind.entries
+        if entries and entries[next(reversed(entries))] > started:
+            kind.put_in(entry, started)
+        else:
+            entries[entry] = started
+        self._where[entry] = kind, gain
+        self._gains[priority] += gain
 
     def discard(self, entry: Entry) -> None:
         """It runs no more, or may not be preempted any more."""
-        level = self._levels.get(entry.priority)
-        if level is not None and entry in level:
-            del level[entry]
-            self._gains[entry.priority] -= self.gain(entry)
+        found = self._where.pop(entry, None)
+        if found is None:
+            return
+        kind, gain = found
+        priority = kind.priority
+        del kind.entries[entry]
+        self._gains[priority] -= gain
+        if not kind.entries:
+            level = self._levels[priority]
+            del level[kind.fields]
             if not level:
-                del self._levels[entry.priority], self._gains[entry.priority]
-                self._order.pop(bisect_left(self._order, entry.priority))
+                del self._levels[priority], self._gains[priority]
+                self._order.pop(bisect_left(self._order, priority))
 
     def has(self, entry: Entry) -> bool:
         """Whether it may be made to give way."""
-        return entry in self._levels.get(entry.priority, ())
+        return entry in self._where
+
+    def __iter__(self) -> Iterator[Entry]:
+        """All of them, in no particular order."""
+        return iter(self._where)
 
     def least_urgent(self) -> int | None:
         """The largest priority number among them, or ``None``."""
@@ -74,26 +141,37 @@ class Victims:
         Only tasks of a less urgent priority than ``head`` are taken, and none whose leaving would be of no use. Of all
         choices that is the one which spares the most urgent, and among equals those that have run the longest.
         """
-        resources = self._resources
+        resources, order = self._resources, self._order
         guard, need = resources.guard, head.shape.need
         room = resources.open + promised
+        if not order or order[-1] <= head.priority or (room - need) & guard == guard:
+            return []
+        level = self._levels[order[-1]]
+        if len(level) == 1:  # the way of nearly all: the first one asked is enough
+            for kind in level.values():
+                last = next(reversed(kind.entries))
+                if (room + self._where[last][1] - need) & guard == guard:
+                    return [last]
+        if (room + self.gains_below(head.priority) - need) & guard != guard:
+            return []  # all of them together are not enough
         picked: list[tuple[Entry, int]] = []
-        looked = 0
-        for priority in reversed(self._order):
+        for priority in reversed(order):
             if priority <= head.priority:
                 break
-            for entry in reversed(self._levels[priority]):
-                looked += 1
-                if looked > _LOOKED_AT:
-                    return []
-                gain = self.gain(entry)
+            tips = [_Tip(kind) for kind in self._levels[priority].values()]
+            while tips:
                 short = guard & ~(room - need)
-                if gain & (short - (short >> 63)) == 0:
-                    continue  # it holds nothing of what is missing
-                picked.append((entry, gain))
+                useful = [tip for tip in tips if tip.kind.fields & short]
+                if not useful:
+                    break
+                tip = max(useful, key=_started) if len(useful) > 1 else useful[0]
+                gain = self._where[tip.entry][1]
+                picked.append((tip.entry, gain))
                 room += gain
                 if (room - need) & guard == guard:
                     return self._pruned(picked, room, need)
+                if not tip.next():
+                    tips.remove(tip)
         return []
 
     def gain(self, entry: Entry) -> int:

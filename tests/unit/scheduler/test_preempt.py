@@ -3,6 +3,8 @@
 from itertools import permutations
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from procession.scheduler._config import Preemption
 from procession.scheduler._entry import Entry
@@ -113,14 +115,45 @@ def test_what_is_promised_already_spares_others(rig):
 
 
 @pytest.mark.row("SC7")
-def test_a_decision_looks_at_a_bounded_number_of_candidates():
+def test_the_one_that_holds_what_is_missing_is_found_among_however_many_others():
     rig = Rig(slots=1000, cpu_cores=1000, gpu=1)
-    wanted = rig.run(4, gpu=1)
-    for _ in range(63):
+    wanted = rig.run(3, gpu=1)
+    for _ in range(500):
         rig.run(4, cpu_cores=1)
     assert rig.victims.plan(rig.make(0, gpu=1)) == [wanted]
-    rig.run(4, cpu_cores=1)
-    assert rig.victims.plan(rig.make(0, gpu=1)) == []
+    assert len(rig.victims.plan(rig.make(0, cpu_cores=800))) == 300
+
+
+@pytest.mark.row("SC7")
+@given(st.data())
+def test_it_is_the_choice_that_looking_at_everybody_would_make(data):
+    rig = Rig(slots=12)
+    amounts = st.fixed_dictionaries(
+        {"cpu_cores": st.integers(0, 3), "memory_mb": st.sampled_from([0, 0, 10]), "gpu": st.sampled_from([0, 0, 1])}
+    )
+    running = []
+    for _ in range(data.draw(st.integers(0, 12))):
+        needs, spec = data.draw(amounts), data.draw(st.sampled_from([SUSPEND, REQUEUE]))
+        if rig.resources.fits(rig.make(0, **needs).whole.need):
+            running.append(rig.run(data.draw(st.integers(1, 3)), spec, **needs))
+    head = rig.make(data.draw(st.integers(0, 2)), **data.draw(amounts))
+    guard, need, room, picked = rig.resources.guard, head.whole.need, rig.resources.open, []
+    if rig.resources.fits(need):
+        return
+    for entry in sorted(running, key=lambda one: (-one.priority, -one.started_at)):
+        short = guard & ~(room - need)
+        gain = rig.victims.gain(entry)
+        if entry.priority > head.priority and short and gain & (short - (short >> 63)):
+            picked.append(entry)
+            room += gain
+    if (room - need) & guard != guard:
+        assert rig.victims.plan(head) == []
+        return
+    for entry in reversed(list(picked)):
+        if (room - rig.victims.gain(entry) - need) & guard == guard:
+            room -= rig.victims.gain(entry)
+            picked.remove(entry)
+    assert rig.victims.plan(head) == picked
 
 
 def test_levels_come_and_go(rig):
@@ -147,5 +180,5 @@ def test_the_order_is_that_of_the_starts_whenever_they_could_first_be_asked(orde
         rig.victims.discard(entry)
     for number in order:  # some are slow to get under way
         rig.victims.add(entries[number])
-    assert list(rig.victims._levels[4]) == entries
+    assert [list(kind.entries) for kind in rig.victims._levels[4].values()] == [entries]
     assert rig.victims.plan(rig.make(0)) == [entries[3]]
