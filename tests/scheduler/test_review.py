@@ -63,3 +63,15 @@ def test_a_loop_that_is_closed_over_its_head_makes_it_no_noise_of_its_own(loop, 
     mine.close()
     gc.collect()
     assert "policy" not in caplog.text
+
+
+@pytest.mark.row("SC7")
+async def test_one_that_holds_the_gpu_makes_room_among_a_hundred_that_do_not():
+    async with Scheduler(config(150, resources={"gpu": 1}, preemption="requeue")) as scheduler:
+        holder = scheduler.submit(asyncio.sleep, 60, priority=3, resources={"gpu": 1})
+        others = [scheduler.submit(asyncio.sleep, 60, priority=4) for _ in range(100)]
+        await asyncio.sleep(0.05)
+        urgent = scheduler.submit(Command("true"), priority=0, resources={"gpu": 1})
+        assert (await urgent).ok
+        assert holder.preemptions == 1
+        assert {task.preemptions for task in others} == {0}
