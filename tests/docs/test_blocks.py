@@ -50,8 +50,8 @@ def test_page(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
     before = set(sys.modules)
     with asyncio.Runner() as runner:
         for line, source in blocks(page):
-            if name := FILE.match(source):
-                tmp_path.joinpath(f"{name[1]}.py").write_text(source)
+            if file_name := FILE.match(source):
+                tmp_path.joinpath(f"{file_name[1]}.py").write_text(source)
                 continue
             code = compile("\n" * line + source, str(page), "exec", flags=ast.PyCF_ALLOW_TOP_LEVEL_AWAIT)
             result = eval(code, vars(module))
