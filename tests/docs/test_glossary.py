@@ -25,6 +25,7 @@ WORDS = (
         "fate",
         "tenant",
     ),
+    *("worker", "lease", "waiter", "recycle", "prewarm", "template", "prefetch", "poisoned"),
 )
 TEXT = (ROOT / "docs" / "glossary.md").read_text(encoding="utf-8")
 TERMS = re.findall(r"^([a-z][a-z ]+)\n    \S", TEXT, flags=re.MULTILINE)
