@@ -12,7 +12,16 @@ from concurrent.futures.process import BrokenProcessPool
 
 import pytest
 
-from procession.pool import BrokenStart, BrokenWorker, Executor, FunctionPool, NotPicklable, PoolConfig, WorkerLost
+from procession.pool import (
+    BrokenStart,
+    BrokenWorker,
+    Executor,
+    FunctionPool,
+    NotPicklable,
+    PoolConfig,
+    RemoteError,
+    WorkerLost,
+)
 from tests.programs import pool_functions as work
 
 pytestmark = pytest.mark.row("PO2")
@@ -140,3 +149,69 @@ def test_functions_of_the_main_program_work_and_the_program_ends(tmp_path, end):
     script.write_text(SCRIPT.format(end=end))
     done = subprocess.run([sys.executable, str(script)], capture_output=True, text=True, timeout=30)
     assert (done.returncode, done.stdout, done.stderr) == (0, "[0, 2, 4, 6, 8]\n", "")
+
+
+def test_an_initializer_that_raises_breaks_it_before_anybody_is_told():
+    executor = Executor(1, initializer=work.begin_badly)
+    with executor:
+        assert isinstance(executor.submit(work.echo, 1).exception(timeout=20), BrokenStart)
+        with pytest.raises(BrokenStart, match="no begin") as caught:
+            executor.submit(work.echo, 1)
+        assert caught.value.__cause__ is not None
+
+
+def test_a_result_that_exits_when_it_is_unpickled_ends_nothing_here():
+    with Executor(1) as executor:
+        error = executor.submit(work.made_by_exit).exception(timeout=20)
+        assert isinstance(error, NotPicklable)
+        assert isinstance(executor.submit(work.fail_with_exit).exception(timeout=20), RemoteError)
+        assert executor.submit(work.echo, 1).result() == 1
+
+
+def test_proxies_of_a_manager_work_in_workers(tmp_path):
+    script = tmp_path / "main.py"
+    script.write_text(MANAGED)
+    done = subprocess.run([sys.executable, str(script)], capture_output=True, text=True, timeout=30)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "[0, 1, 2] [0, 1, 2]\n", "")
+
+
+MANAGED = """
+import multiprocessing
+from procession.pool import Executor
+
+if __name__ == "__main__":
+    context = multiprocessing.get_context("spawn")
+    with context.Manager() as manager:
+        lists = manager.list(), manager.list()
+        for proxy, method in zip(lists, (None, context)):
+            with Executor(1, method) as executor:
+                for n in range(3):
+                    executor.submit(proxy.append, n).result()
+        print(*map(list, lists))
+"""
+
+
+def test_nothing_is_accepted_when_the_program_ends(tmp_path):
+    script = tmp_path / "main.py"
+    script.write_text(LATE)
+    done = subprocess.run([sys.executable, str(script)], capture_output=True, text=True, timeout=30)
+    text = "cannot schedule new futures after interpreter shutdown\n"
+    assert (done.returncode, done.stdout, done.stderr) == (0, 2 * text, "")
+
+
+LATE = """
+import atexit
+from procession.pool import Executor
+
+def late():
+    for executor in (used, unused):
+        try:
+            executor.submit(id, None)
+        except RuntimeError as error:
+            print(error)
+
+if __name__ == "__main__":
+    atexit.register(late)
+    used, unused = Executor(1), Executor(1)
+    used.submit(id, None).result()
+"""

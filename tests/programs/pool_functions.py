@@ -94,6 +94,19 @@ def bad_result():
     return BadState()
 
 
+class ExitWhenUnpickled(Exception):
+    def __reduce__(self):
+        return (sys.exit, (1,))
+
+
+def made_by_exit():
+    return ExitWhenUnpickled()
+
+
+def fail_with_exit():
+    raise ExitWhenUnpickled
+
+
 def speak(word):
     print(word)
     print(word.upper(), file=sys.stderr)
@@ -174,7 +187,9 @@ def die(how):
     elif how == "half":
         for fd in range(3, 64):
             try:
-                os.write(fd, (1000).to_bytes(8, "little") + (1).to_bytes(8, "little") + bytes(4) + b"\x0b\0\0\0" + b"x" * 10)
+                os.write(
+                    fd, (1000).to_bytes(8, "little") + (1).to_bytes(8, "little") + bytes(4) + b"\x0b\0\0\0" + b"x" * 10
+                )
             except OSError:
                 pass
         os._exit(1)

@@ -73,15 +73,13 @@ class _Future(PoolFuture[T]):
 
     def __init__(self, engine: _Engine) -> None:
         super().__init__()
-        self._engine: _Engine | None = engine
-        self.add_done_callback(_Future._let_go)
-
-    def _let_go(self) -> None:
-        self._engine = None
+        self._engine = weakref.ref(engine)  # whoever keeps results does not keep what made them
 
     def set_exception(self, exception: BaseException | None) -> None:
-        if isinstance(exception, WorkerStartError) and exception.__cause__ is not None and self._engine is not None:
-            self._engine.broken = exception
+        if isinstance(exception, WorkerStartError) and exception.__cause__ is not None:
+            engine = self._engine()
+            if engine is not None:
+                engine.broken = exception
         super().set_exception(exception)
 
 
