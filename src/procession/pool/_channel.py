@@ -22,6 +22,7 @@ OnFrame = Callable[[int, int, int, Any, Sequence[Any]], None]
 _BUFFER = 1 << 16
 _JOIN = 1 << 16  # up to here one copy is cheaper than a vector
 _VECTOR = 64
+_SPARE = 1 << 21  # so much memory is kept for the next large frame: to get it anew costs more than to fill it
 _HEAD = HEADER.size
 _unpack = HEADER.unpack_from
 
@@ -76,7 +77,9 @@ class Channel:
         "_on_frame",
         "_out",
         "_scheduled",
+        "_size",
         "_socket",
+        "_spare",
         "_view",
         "_want",
         "closed",
@@ -97,7 +100,9 @@ class Channel:
         self._view = memoryview(self._buffer)
         self._have = 0
         self._large: bytearray | None = None  # a frame larger than the buffer, with its header
-        self._want = 0
+        self._size = 0  # bytes of that frame
+        self._want = 0  # and how many of them are here
+        self._spare: bytearray | None = None
         self._out: list[Buffer] = []
         self._scheduled = False
         self._armed = False
@@ -213,10 +218,7 @@ class Channel:
             end = at + _HEAD + length
             if end > have:
                 if _HEAD + length > _BUFFER:
-                    self._large = bytearray(_HEAD + length)
-                    self._want = have - at
-                    self._large[: self._want] = view[at:have]
-                    self._have = 0
+                    self._begin_large(_HEAD + length, view[at:have])
                     return
                 break
             at += _HEAD
@@ -231,9 +233,17 @@ class Channel:
         if at and self._have:
             view[: self._have] = bytes(view[at:have])
 
+    def _begin_large(self, size: int, begun: memoryview) -> None:
+        spare, self._spare = self._spare, None
+        large = self._large = spare if spare is not None and len(spare) >= size else bytearray(size)
+        self._size = size
+        self._want = len(begun)
+        large[: self._want] = begun
+        self._have = 0
+
     def _read_large(self, large: bytearray) -> None:
         try:
-            got = self._socket.recv_into(memoryview(large)[self._want :])
+            got = self._socket.recv_into(memoryview(large)[self._want : self._size])
         except BlockingIOError:
             return
         except OSError:
@@ -242,24 +252,29 @@ class Channel:
             self._end("")
             return
         self._want += got
-        if self._want < len(large):
+        if self._want < self._size:
             return
         self._large = None
         _, id, number, kind, count = _unpack(large, 0)
-        view = memoryview(large)[_HEAD:]
+        view = memoryview(large)[_HEAD : self._size]
+        given = False
         if count:
-            self._unpack(view, id, number, kind, count, owned=True)
+            given = self._unpack(view, id, number, kind, count, owned=True)
         else:
             self._on_frame(kind, id, number, view, ())
+        if not given and len(large) <= _SPARE:
+            self._spare = large
 
-    def _unpack(self, view: memoryview, id: int, number: int, kind: int, count: int, *, owned: bool) -> None:
+    def _unpack(self, view: memoryview, id: int, number: int, kind: int, count: int, *, owned: bool) -> bool:
+        """Hands over a frame with buffers; returns whether some of its memory went with it."""
         sizes = struct.unpack_from(f"<{count}Q", view)
         total = sum(size & SIZE for size in sizes)
         start = len(view) - total
         if start < 8 * count:
             self._end("buffers larger than their frame")
-            return
+            return False
         buffers: list[Buffer] = []
+        given = False
         at = start
         for size in sizes:
             part = view[at : at + (size & SIZE)]
@@ -270,7 +285,9 @@ class Channel:
                 buffers.append(bytearray(part))
             else:
                 buffers.append(part)
+                given = True
         self._on_frame(kind, id, number, view[8 * count : start], buffers)
+        return given
 
     def drain(self) -> None:
         """Takes what has come and nobody has been told of; for when the worker has ended."""
