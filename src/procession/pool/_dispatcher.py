@@ -149,7 +149,7 @@ class Dispatcher:
             raise ConfigError("function", function, "something that can be called is needed")
         if type(priority) is not Priority:
             priority_of(priority)
-        if retries:
+        if type(retries) is not int or retries:
             retries_of(retries)
         timeout = seconds_or_none("timeout", timeout)
         most = self.config.max_waiting

@@ -27,6 +27,7 @@ from procession.errors import (
 )
 from procession.pool import _worker
 from procession.pool._channel import Channel, Parcel
+from procession.pool._functions import why
 from procession.pool._loss import guess, oom_kills, resident
 
 if TYPE_CHECKING:
@@ -253,7 +254,7 @@ class FunctionWorker:
                 self.up.set_result(None)
         elif kind == _worker.START_FAILED:
             error = self._error(pickled)
-            wrapped = WorkerStartError(self.pool, f"its initializer raised {type(error).__name__}: {error}")
+            wrapped = WorkerStartError(self.pool, f"its initializer raised {why(error)}")
             wrapped.__cause__ = error
             if not self.up.done():
                 self.up.set_exception(wrapped)
@@ -290,7 +291,7 @@ class FunctionWorker:
             except KeyboardInterrupt:
                 raise
             except BaseException as problem:  # noqa: BLE001 - whatever its own code raises; SystemExit would end the loop
-                error = NotPicklable("result", type(problem).__qualname__, f"{type(problem).__name__}: {problem}")
+                error = NotPicklable("result", type(problem).__qualname__, why(problem))
                 error.__cause__ = problem
         else:
             error = self._error(pickled)
@@ -332,11 +333,15 @@ class FunctionWorker:
         if not logger.isEnabledFor(level):
             return
         tags = {"pool": self.pool, "worker": self.id, "worker_pid": self.process.pid}
-        record = logger.makeRecord(name, level, path, line, text, (), None, function, tags)
-        record.exc_text = trace
-        if created is not None:
-            record.created, record.threadName = created, thread
-        logger.handle(record)
+        try:
+            record = logger.makeRecord(name, level, path, line, text, (), None, function, tags)
+            record.exc_text = trace
+            if created is not None:
+                record.created, record.threadName = created, thread
+            logger.handle(record)
+        except Exception as error:  # noqa: BLE001 - filters, handlers and factories of records are anybody's code
+            told = {"message": f"a log record of worker {self.id} could not be handed on", "exception": error}
+            self.loop.call_exception_handler(told)
 
     # -------------------------------------------------------------------------------------- its end
 

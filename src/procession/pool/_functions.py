@@ -11,6 +11,7 @@ from typing import Any
 
 from procession.errors import MessageTooLarge, NotPicklable
 from procession.pool._channel import Parcel, beside
+from procession.pool._worker import plain
 
 _KNOWN = 1024  # functions a pool remembers; whoever makes more of them sends them again
 _NAMED = (types.FunctionType, types.BuiltinFunctionType, type)
@@ -124,11 +125,11 @@ def _by_value(value: object, error: Exception, what: str, kind: str) -> bytes:
     try:
         import cloudpickle  # type: ignore[import-not-found, import-untyped, unused-ignore]
     except ImportError:
-        raise NotPicklable(what, kind, _why(error)) from error
+        raise NotPicklable(what, kind, why(error)) from error
     try:
         return bytes(cloudpickle.dumps(value, 5))
     except Exception as worse:
-        raise NotPicklable(what, kind, _why(worse)) from worse
+        raise NotPicklable(what, kind, why(worse)) from worse
 
 
 def _is_at_fault(call: object) -> bool:
@@ -146,8 +147,9 @@ def _culprit(args: tuple[Any, ...], kwargs: Mapping[str, Any] | None) -> str:
     return "arguments"
 
 
-def _why(error: BaseException) -> str:
-    return f"{type(error).__name__}: {error}"
+def why(error: BaseException) -> str:
+    """An exception in one line; its text may be anybody's code."""
+    return f"{type(error).__name__}: {plain(error)}"
 
 
 def name_of(function: object) -> str:

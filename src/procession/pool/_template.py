@@ -24,6 +24,7 @@ FAILED = _struct.Struct("<cQI")  # "F", the token, the system's number of the er
 ENDED = _struct.Struct("<cIi")  # "X", the pid, the status as in waitpid(2)
 _FDS = 4  # channel, page, stdout, stderr
 _INT = _struct.calcsize("i")
+_FITS = 32768  # bytes of news that fit into one message
 _ID = "PROCESSION_ID"
 
 
@@ -39,7 +40,7 @@ def main(worker: Any, control: int, given: int) -> None:
         import logging
         import traceback
     except BaseException as error:  # noqa: BLE001 - anybody's code
-        end.send(b"E" + worker.pickled_error(error))
+        end.send(b"E" + worker.pickled_error(error, _FITS))
         return
     del logging, traceback
     worker.flush()

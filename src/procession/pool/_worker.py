@@ -23,7 +23,7 @@ import time
 
 TYPE_CHECKING = False  # importing typing takes longer than all of the above
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Callable, Sequence
     from typing import Any
 
 HEADER = _struct.Struct("<QQIHH")
@@ -49,6 +49,7 @@ KINDS: dict[object, int] = {bytes: BYTES, bytearray: BYTEARRAY}
 _READ = 1 << 16
 _PATIENCE = 0.0003  # seconds for which answers are held back while further calls are here already
 _SMALL = 4096
+_LONG = 4096  # characters of the texts of an exception that is too large to travel whole
 _WAITALL = _socket.MSG_WAITALL
 
 state = None
@@ -70,7 +71,10 @@ class Link:
         self.socket.setblocking(True)
         self.data = b""
         self.at = 0
-        self.lock = _thread.allocate_lock()  # a log record may come from another thread
+        self.lock = _thread.RLock()  # a log record may come from another thread ...
+        self.busy = False  # ... or from a signal handler or a finalizer of this one, in the middle of a frame
+        self.later: list[tuple[int, int, int, bytes, Sequence[Any]]] = []
+        self.limit = 1 << 62
         self.page: mmap.mmap | None = None
         self.held = 0
         self.held_since = 0.0
@@ -138,29 +142,39 @@ class Link:
         buffers = [self.take_bytes(size & SIZE) if size & BYTES else self.take_into(size & SIZE) for size in sizes]
         return kind, id, number, pickled, buffers
 
-    def send(self, kind: int, id: int = 0, number: int = 0, pickled: bytes = b"", buffers: Iterable[Any] = ()) -> None:
-        """Writes one frame, whole."""
-        if not buffers:
-            head = HEADER.pack(len(pickled), id, number, kind, 0)
-            with self.lock:
+    def send(self, kind: int, id: int = 0, number: int = 0, pickled: bytes = b"", buffers: Sequence[Any] = ()) -> None:
+        """Writes one frame, whole; one that comes up while another is being written goes after it."""
+        with self.lock:
+            if self.busy:
+                self.later.append((kind, id, number, pickled, buffers))
+                return
+            self.busy = True
+            try:
                 if self.held:
                     self.release()
-                if len(pickled) < _READ:
-                    self.socket.sendall(head + pickled)
-                else:
-                    self.socket.sendall(head)
-                    self.socket.sendall(pickled)
+                self.write(kind, id, number, pickled, buffers)
+                while self.later:
+                    self.write(*self.later.pop(0))
+            finally:
+                self.busy = False
+
+    def write(self, kind: int, id: int, number: int, pickled: bytes, buffers: Sequence[Any]) -> None:
+        """Writes one frame. The lock is held."""
+        if not buffers:
+            head = HEADER.pack(len(pickled), id, number, kind, 0)
+            if len(pickled) < _READ:
+                self.socket.sendall(head + pickled)
+            else:
+                self.socket.sendall(head)
+                self.socket.sendall(pickled)
             return
         views = [buffer.raw() for buffer in buffers]
         sizes = [view.nbytes | KINDS.get(type(view.obj), 0) for view in views]
         length = 8 * len(views) + len(pickled) + sum(view.nbytes for view in views)
         head = HEADER.pack(length, id, number, kind, len(views)) + _struct.pack(f"<{len(sizes)}Q", *sizes)
-        with self.lock:
-            if self.held:
-                self.release()
-            self.socket.sendall(head + pickled)
-            for view in views:
-                self.socket.sendall(view)
+        self.socket.sendall(head + pickled)
+        for view in views:
+            self.socket.sendall(view)
 
     def has_call(self) -> bool:
         """Whether another call is here, whole, so that it will be run without waiting."""
@@ -179,15 +193,23 @@ class Link:
         with self.lock:
             held = self.held
             size = 24 + len(pickled)
-            if self.page is None or held + size > HOLD or (held and now - self.held_since > _PATIENCE):
+            if self.busy or self.page is None or held + size > HOLD or (held and now - self.held_since > _PATIENCE):
                 return False
-            at = ANSWERS + held
-            self.page[at : at + size] = HEADER.pack(len(pickled), id, number, kind, 0) + pickled
-            if not held:
-                self.held_since = now
-            self.held = held + size
-            HELD.pack_into(self.page, HELD_AT, self.held, self.sent)
+            self.busy = True
+            try:
+                at = ANSWERS + held
+                self.page[at : at + size] = HEADER.pack(len(pickled), id, number, kind, 0) + pickled
+                if not held:
+                    self.held_since = now
+                self.held = held + size
+                HELD.pack_into(self.page, HELD_AT, self.held, self.sent)
+            finally:
+                self.busy = False
         return True
+
+    def cut(self, value: object) -> str:
+        """The text of something that is news, not a result: as much of it as may be sent at once."""
+        return plain(value)[: self.limit // 4]
 
     def release(self) -> None:
         """Sends what is held back. The lock is held."""
@@ -209,14 +231,19 @@ def text_of(error: BaseException) -> str:
     return "".join(traceback.format_exception(type(error), error, trace))
 
 
-def pickled_error(error: BaseException) -> bytes:
+def plain(value: object) -> str:
+    """The text of anybody's object, as a string of no other kind: those do not travel."""
+    try:
+        return str.__str__(str(value))
+    except Exception as worse:  # noqa: BLE001 - anybody's code
+        return f"<its text cannot be had: {type(worse).__name__}>"
+
+
+def pickled_error(error: BaseException, limit: int) -> bytes:
     """An exception as the parts from which it, or at least the news of it, can be made again."""
     cls = type(error)
     kind = cls.__qualname__ if cls.__module__ in ("builtins", "__main__") else f"{cls.__module__}.{cls.__qualname__}"
-    try:
-        text = str(error)
-    except Exception as worse:  # noqa: BLE001 - anybody's code
-        text = f"<its text cannot be had: {type(worse).__name__}>"
+    text = plain(error)
     try:
         trace = text_of(error)
     except Exception:  # noqa: BLE001 - anybody's code
@@ -227,12 +254,16 @@ def pickled_error(error: BaseException) -> bytes:
             whole = _pickle.dumps(error, 5)
         except Exception:  # noqa: BLE001 - anybody's code
             whole = None  # the names have to do
-    return marshal.dumps(("raised", kind, text, trace, whole))
+    news = marshal.dumps(("raised", plain(kind), text, trace, whole))
+    if len(news) > limit:
+        news = marshal.dumps(("raised", plain(kind), text[:_LONG], trace[-_LONG:], None))
+    return news
 
 
 def refused(what: str, value: object, error: BaseException) -> bytes:
     """The news that something cannot be pickled, or not be unpickled."""
-    return marshal.dumps(("refused", what, type(value).__qualname__, f"{type(error).__name__}: {error}", None))
+    why = f"{type(error).__name__}: {plain(error)}"
+    return marshal.dumps(("refused", what, plain(type(value).__qualname__), why, None))
 
 
 class Worker:
@@ -251,7 +282,7 @@ class Worker:
     def set_up(self, settings: dict[str, Any]) -> None:
         """What each worker does once: its state and its initializer. Answers that it is ready, or why not."""
         global state
-        self.limit = settings["limit"]
+        self.limit = self.link.limit = settings["limit"]
         LogWatch(self.link, settings["log_level"])
         watch_warnings(self.link)
         try:
@@ -267,7 +298,7 @@ class Worker:
         except SystemExit:
             raise
         except BaseException as error:  # noqa: BLE001 - anybody's code
-            self.link.send(START_FAILED, pickled=pickled_error(error))
+            self.link.send(START_FAILED, pickled=pickled_error(error, self.limit))
             raise SystemExit(1) from None
         flush()
         self.link.send(READY)
@@ -343,7 +374,7 @@ class Worker:
                 raise
             except BaseException as error:  # noqa: BLE001 - anybody's code
                 page[8] = REPLYING
-                answer = pickled_error(error)
+                answer = pickled_error(error, self.limit)
             else:
                 page[8] = REPLYING
                 kind, answer = self.pack(result, out)
@@ -399,6 +430,9 @@ def flush() -> None:
 
 def adopt(settings: dict[str, Any]) -> None:
     """Makes this interpreter resemble the owner's: its paths, its arguments, what it wants imported."""
+    main = vars(sys.modules["__main__"])
+    for name in [name for name in main if not name.startswith("__")]:
+        del main[name]  # what started us: a function of the owner's main module may have the same name
     if settings["site"]:
         import site
 
@@ -495,9 +529,12 @@ class LogWatch:
                 trace = record.exc_text
                 if record.exc_info and not trace:
                     trace = logging.Formatter().formatException(record.exc_info)
-                parts = (record.name, record.levelno, record.pathname, record.lineno, text, trace, record.funcName)
+                texts = (record.pathname, text, trace, record.funcName, record.threadName)
+                path, text, trace, function, thread = (None if each is None else link.cut(each) for each in texts)
+                numbers = int(record.levelno), int(record.lineno), float(record.created)
+                parts = (plain(record.name), numbers[0], path, numbers[1], text, trace, function, numbers[2], thread)
                 try:
-                    link.send(LOG, pickled=marshal.dumps((*parts, record.created, record.threadName)))
+                    link.send(LOG, pickled=marshal.dumps(parts))
                 except OSError:
                     pass  # nobody is left to read it
 
@@ -520,7 +557,8 @@ def watch_warnings(link: Link) -> None:
         line: object = None,  # noqa: ARG001 - the protocol
     ) -> None:
         if file is None:
-            link.send(WARNING, pickled=marshal.dumps((str(message), category.__name__, filename, lineno)))
+            parts = (link.cut(message), plain(category.__name__), plain(filename), int(lineno))
+            link.send(WARNING, pickled=marshal.dumps(parts))
 
     warnings.showwarning = show
 
@@ -555,7 +593,7 @@ def run(channel: int, page: int, settings: dict[str, Any] | None) -> int:
             except SystemExit:
                 raise
             except BaseException as error:  # noqa: BLE001 - anybody's code
-                link.send(START_FAILED, pickled=pickled_error(error))
+                link.send(START_FAILED, pickled=pickled_error(error, settings["limit"]))
                 return 1
         worker.main = settings["main"]
         worker.set_up(settings)
