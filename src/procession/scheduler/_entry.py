@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Hashable
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from procession.scheduler._states import TaskState
@@ -91,6 +92,12 @@ class Entry:
     def deadline(self) -> float | None:
         """Loop time by which it is to have been started, or ``None``."""
         return self.spec.deadline
+
+    def _lighten(self) -> None:
+        """Keeps its fate, not what was needed to get there: least of all those before it, with theirs."""
+        spec = self.spec
+        if spec.after or spec.kwargs or spec.input is not None or spec.on_spawn is not None:
+            self.spec = replace(spec, after=(), kwargs={}, input=None, on_spawn=None)
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.id} {self.state} priority={self.priority}>"

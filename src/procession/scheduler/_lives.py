@@ -127,7 +127,7 @@ class Lives:
         self._tick: _Timer | None = None
         self._endings: dict[Entry, tuple[_Why, str]] = {}
         self._last_errors: dict[Entry, BaseException] = {}
-        self._dependents: dict[Entry, list[Entry]] = {}
+        self._dependents: dict[Entry, dict[Entry, None]] = {}
         self._blockers: dict[Entry, set[Entry]] = {}
         self._up: set[Entry] = set()
         kind = dispatcher.kind
@@ -187,7 +187,7 @@ class Lives:
         if spec.after:
             self._blockers[entry] = blockers = set(spec.after)
             for one in blockers:
-                self._dependents.setdefault(one, []).append(entry)
+                self._dependents.setdefault(one, {})[entry] = None
             self._inherit(entry)
             move(entry, BLOCKED)
             self.aside[entry] = None
@@ -199,10 +199,7 @@ class Lives:
         """Takes back what was accepted a moment ago, as if it had never been; nobody has its handle."""
         self._leave(entry, now)
         self._drop(self._expiries, entry)
-        for one in self._blockers.pop(entry, ()):
-            self._dependents[one].remove(entry)
-            if not self._dependents[one]:
-                del self._dependents[one]
+        self._unhook(entry)
         self.dispatcher.settled(entry, now)
         self.tally.submitted -= 1
 
@@ -368,16 +365,23 @@ class Lives:
         if self._last_errors:
             self._last_errors.pop(entry, None)
         if self._blockers:
-            self._blockers.pop(entry, None)
+            self._unhook(entry)
         if self._dependents and entry in self._dependents:
             self._tell(entry, error, now)
+
+    def _unhook(self, entry: Entry) -> None:
+        """It waits for no other any more, and none of them, which may run for long, keeps it."""
+        for before in self._blockers.pop(entry, ()):
+            dependents = self._dependents.get(before)
+            if dependents is not None:
+                dependents.pop(entry, None)
+                if not dependents:
+                    del self._dependents[before]
 
     def _tell(self, entry: Entry, error: BaseException | None, now: float) -> None:
         todo = [(entry, error)]
         for before, cause in todo:  # grows while it is walked: a chain may be longer than the stack is deep
             for one in self._dependents.pop(before, ()):
-                if one.state is not BLOCKED:
-                    continue
                 if cause is None:
                     self._blockers[one].discard(before)
                     if not self._blockers[one]:
@@ -387,7 +391,7 @@ class Lives:
                 failure = DependencyFailed(one.id, before.id, cause)
                 failure.__cause__ = cause
                 todo.append((one, failure))
-                del self._blockers[one], self.aside[one]
+                del self.aside[one]
                 dependents = self._dependents.pop(one, None)
                 self._settle(one, FAILED, None, failure, now)
                 if dependents is not None:

@@ -186,7 +186,11 @@ class Scheduler(Recurs, Engine):
             or not work.__code__.co_flags & _COROUTINE
         ):
             task = self._make(work, args, priority, resources, options, self._find)
-            self._accept(task)
+            try:
+                self._accept(task)
+            except BaseException:
+                self._number -= 1
+                raise
             return task
         # The way of nearly all, without detours.
         if type(priority) is not int or not -MOST_URGENT <= priority <= MOST_URGENT:
@@ -239,6 +243,14 @@ class Scheduler(Recurs, Engine):
         room = self._max_queued - self._lives.waiting
         if len(jobs) > room:
             raise QueueFull(self._max_queued, len(jobs))
+        before = self._number
+        try:
+            return self._accept_many(jobs)
+        except BaseException:
+            self._number = before  # what was refused leaves no trace
+            raise
+
+    def _accept_many(self, jobs: list[Job]) -> list[Task[Any]]:
         batch: dict[str, Task[Any]] = {}
 
         def find(wanted: object) -> Task[Any]:

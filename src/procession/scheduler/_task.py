@@ -203,6 +203,7 @@ class Task(Entry, Generic[T]):
         self.finished_at = now
         self._work = self._context = self._runner = self._process = None
         self._args = ()
+        self._lighten()
         if self._waiters is not None:
             self._tell(loop)
 

@@ -1,8 +1,10 @@
 """What a hostile look at the scheduler has found, each kept from coming back."""
 
 import asyncio
+import gc
 import pickle
 import traceback
+import weakref
 from typing import Any
 
 import pytest
@@ -11,7 +13,7 @@ from procession import Command, ProcessRegistry
 from procession.errors import ConfigError, DeadlineMissed, DependencyFailed, StateError
 from procession.events import TaskFinished, TaskRetried
 from procession.process import Process
-from procession.scheduler import EarliestDeadline, FairShare, Job, Preemption, RetryPolicy, Scheduler
+from procession.scheduler import EarliestDeadline, FairShare, Job, Preemption, RetryPolicy, Scheduler, Task
 from procession.testing import Script, SimulatedLauncher
 from tests.scheduler.support import check_over, check_sums, config, failing, nap, turns, value, virtual
 
@@ -257,3 +259,53 @@ async def test_a_task_cannot_wait_for_itself_nor_be_waited_for_in_another_loop()
             await asyncio.to_thread(lambda: asyncio.run(elsewhere(running)))
         assert await running == "done"
         assert await asyncio.to_thread(lambda: asyncio.run(elsewhere(running))) == "done"  # its fate is known
+
+
+# ------------------------------------------------------------------------------------------------------- leaving no trace
+
+
+@pytest.mark.row("SC4")
+@virtual
+async def test_what_the_policy_refuses_uses_up_no_number():
+    loop = asyncio.get_running_loop()
+    late: Any = {"estimated_duration": 5.0, "deadline": loop.time() + 1.0}
+    async with Scheduler(config(policy=EarliestDeadline(admission=True))) as scheduler:
+        with pytest.raises(DeadlineMissed):
+            scheduler.submit(value, **late)
+        with pytest.raises(DeadlineMissed):
+            scheduler.submit_many([value, Job(value, **late)])
+        with pytest.raises(ConfigError):
+            scheduler.submit_many([value, Job(value, priority="high")])  # type: ignore[arg-type]
+        assert scheduler.submit(value).id == "task-1"
+        await scheduler.drain()
+        check_over(scheduler)
+
+
+@pytest.mark.row("SC8")
+@virtual
+async def test_neither_a_chain_nor_a_long_one_keeps_what_is_over():
+    async with Scheduler(config(2)) as scheduler:
+        long = scheduler.submit(nap, 1000.0)
+        gone: list[weakref.ref[Mute]] = []
+
+        async def result():
+            await asyncio.sleep(1.0)
+            gone.append(weakref.ref(made := Mute()))
+            return made
+
+        last: Task[Any] = scheduler.submit(result)
+        for _ in range(3):
+            given = Mute()
+            gone.append(weakref.ref(given))
+            scheduler.submit(value, after=[long], kwargs={"of": given}).cancel()
+            following = scheduler.submit(result, after=[last])
+            await last
+            last = following
+        del following, given  # type: ignore[possibly-undefined]
+        last = scheduler.submit(value, after=[last, long])
+        await asyncio.sleep(5.0)
+        gc.collect()
+        assert [one() for one in gone[:-1]] == [None] * 6  # the last is known to who comes after it
+        long.cancel()
+        with pytest.raises(DependencyFailed):
+            await last
