@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from procession._types import Completed as Completed
     from procession._types import Containment as Containment
     from procession._types import Exit as Exit
+    from procession._types import FailureKind as FailureKind
     from procession._types import Priority as Priority
     from procession._types import ProcessRef as ProcessRef
     from procession._types import ProcessState as ProcessState
@@ -128,6 +129,7 @@ _HOMES = {
         "Completed",
         "Containment",
         "Exit",
+        "FailureKind",
         "Priority",
         "ProcessRef",
         "ProcessState",

@@ -63,6 +63,22 @@ class Priority(IntEnum):
     BACKGROUND = 4
 
 
+class FailureKind(StrEnum):
+    """What kind of failure it was.
+
+    ``CRASH`` it ended by itself, with an error or a signal; ``TIMEOUT`` it did not answer in time;
+    ``RESOURCE_EXHAUSTION`` it ran out of memory, processor time, descriptors or space; ``NETWORK_ERROR`` it could not
+    reach somebody; ``DEPENDENCY_FAILURE`` something it needs failed; ``STARTUP_FAILURE`` it did not come up.
+    """
+
+    CRASH = "crash"
+    TIMEOUT = "timeout"
+    RESOURCE_EXHAUSTION = "resource_exhaustion"
+    NETWORK_ERROR = "network_error"
+    DEPENDENCY_FAILURE = "dependency_failure"
+    STARTUP_FAILURE = "startup_failure"
+
+
 def signal_name(number: int) -> str:
     """``9`` becomes ``"SIGKILL"``; real-time signals keep their number."""
     try:

@@ -325,6 +325,28 @@ class Restartable(Protocol):
 
 
 @runtime_checkable
+class Stoppable(Protocol):
+    """Something that can be stopped by name; monitor and recovery act on it."""
+
+    async def stop(self, id: str, *, reason: str = "") -> Any:
+        """Stops it for good.
+
+        Cancellation: what was begun is undone or finished before the cancellation goes on.
+        """
+
+
+@runtime_checkable
+class Replaceable(Protocol):
+    """Something of which a new one can take the place of the old by name; recovery acts on it."""
+
+    async def replace(self, id: str, command: Command | None = None, *, reason: str = "") -> Any:
+        """Brings a new one up, with ``command`` or with its own; the old one goes when the new one is ready.
+
+        Cancellation: what was begun is undone or finished before the cancellation goes on.
+        """
+
+
+@runtime_checkable
 class Scalable(Protocol):
     """Something that has a size; monitor and recovery act on it."""
 

@@ -89,6 +89,16 @@ class HealthChanged(Event):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ProbeChecked(Event):
+    """A probe gave an answer, the same as before or not, after ``duration`` seconds."""
+
+    probe: str
+    healthy: bool
+    duration: float
+    detail: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class RestartScheduled(Event):
     """It will be started again after ``delay`` seconds, for the ``attempt``-th time."""
 
@@ -127,8 +137,21 @@ class AlertResolved(Event):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ActionTaken(Event):
+    """An alert was answered by an action; ``detail`` says what went wrong when it is not ``ok``."""
+
+    action: str
+    alert: str
+    ok: bool
+    detail: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class FailureReported(Event):
-    """Something failed, of the given kind."""
+    """Something failed, of the given kind, and whoever owns it has done what it could: it is left to others now.
+
+    Who restarts a process by a policy of its own says this only when the policy has given up.
+    """
 
     kind: str
     error: str = ""
@@ -178,6 +201,15 @@ class WorkerReleased(Event):
 
     pool: str
     held: float = 0.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CallFinished(Event):
+    """A pool answered a call ``duration`` seconds after it was made; ``ok`` tells whether with a value."""
+
+    pool: str
+    ok: bool
+    duration: float
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
