@@ -1,7 +1,7 @@
 # Every target does its own set-up: a fresh machine needs python3 >= 3.11 with venv, and make.
 #
 #   make demo                 the quickstart example, on real input
-#   make test [ARGS="-k x"]   all tests
+#   make test [ARGS="-k x"]   all tests, on all cores; JOBS= runs them one after the other
 #   make check                lint, types, floors, change notes, docs
 #   make test-all             all tests on every Python 3.11 - 3.13 found
 #   make bench | docs | changelog VERSION=x.y.z | clean
@@ -9,6 +9,8 @@
 PYTHON ?= python3
 VENV   ?= .venv
 ARGS   ?=
+# Tests run side by side, one process per core, at most four: more would only wait for one another.
+JOBS   ?= -n logical --maxprocesses 4 --dist worksteal
 
 BIN   := $(VENV)/bin
 STAMP := $(VENV)/.installed
@@ -36,7 +38,7 @@ demo: $(STAMP)
 	$(BIN)/python examples/quickstart.py $(ARGS)
 
 test: $(STAMP)
-	$(BIN)/python -m pytest $(ARGS)
+	$(BIN)/python -m pytest $(JOBS) $(ARGS)
 
 check: lint types floors fragments docs
 	@echo "check: all passed"

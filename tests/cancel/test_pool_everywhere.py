@@ -21,32 +21,29 @@ LOOPS: dict[str, Callable[[], asyncio.AbstractEventLoop]] = {
     "uvloop": uvloop.new_event_loop,
 }
 Scenario = Callable[[], Coroutine[Any, Any, Any]]
-SCENARIOS: dict[str, tuple[Scenario, int]] = {}
+SCENARIOS: dict[str, Scenario] = {}
 ONE = PoolConfig(min_size=1, max_size=1)
 CAT = Command("cat", grace=0.2)
 
 
-def scenario(least: int) -> Callable[[Scenario], Scenario]:
-    def keep(function: Scenario) -> Scenario:
-        SCENARIOS[function.__name__] = (function, least)
-        return function
-
-    return keep
+def scenario(function: Scenario) -> Scenario:
+    SCENARIOS[function.__name__] = function
+    return function
 
 
-@scenario(4)
+@scenario
 async def a_function_is_run() -> None:
     async with FunctionPool(ONE) as pool:
         assert await pool.run(len, [1]) == 1
 
 
-@scenario(3)
+@scenario
 async def a_function_is_run_without_a_template() -> None:
     async with FunctionPool(ONE.replace(start_method="spawn")) as pool:
         assert await pool.run(len, [1]) == 1
 
 
-@scenario(4)
+@scenario
 async def calls_are_under_way_when_the_block_is_left() -> None:
     async with FunctionPool(ONE) as pool:
         pool.submit(work.sleep, 0.01)
@@ -55,14 +52,14 @@ async def calls_are_under_way_when_the_block_is_left() -> None:
             pass
 
 
-@scenario(3)
+@scenario
 async def a_pool_that_cannot_begin() -> None:
     with pytest.raises(WorkerStartError):
         async with FunctionPool(ONE.replace(preload=["no_such_module"])):
             pass
 
 
-@scenario(4)
+@scenario
 async def a_process_is_leased() -> None:
     async with ProcessPool(CAT, ONE) as pool:
         async with pool.acquire() as worker:
@@ -72,7 +69,7 @@ async def a_process_is_leased() -> None:
         assert pool.statistics().idle == 1
 
 
-@scenario(4)
+@scenario
 async def two_want_the_same_process() -> None:
     async with ProcessPool(CAT, ONE) as pool:
 
@@ -86,7 +83,7 @@ async def two_want_the_same_process() -> None:
         assert pool.statistics().running == 0
 
 
-@scenario(3)
+@scenario
 async def commands_are_run() -> None:
     async with CommandPool(1) as pool:
         pool.submit(Command("true"))
@@ -98,7 +95,7 @@ async def commands_are_run() -> None:
 @pytest.mark.parametrize("name", SCENARIOS)
 @pytest.mark.parametrize("loop", LOOPS)
 def test_cancelled_everywhere(name: str, loop: str) -> None:
-    function, least = SCENARIOS[name]
-    report = cancel_everywhere(function, loop_factory=LOOPS[loop], limit=20.0)
+    report = cancel_everywhere(SCENARIOS[name], loop_factory=LOOPS[loop], limit=20.0)
     print(report)
-    assert report.points >= least
+    assert report.points >= 2  # how many there are beyond that depends on how fast the processes answer
+    assert report.outcomes["cancelled"]

@@ -14,7 +14,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from procession._launch._fds import quietly
-from procession.pool._worker import BYTEARRAY, BYTES, HEADER, KINDS, LARGE, SIZE
+from procession.pool._link import BYTEARRAY, BYTES, HEADER, KINDS, LARGE, SIZE
 
 Buffer = bytes | bytearray | memoryview
 OnFrame = Callable[[int, int, int, Any, Sequence[Any]], None]

@@ -25,7 +25,7 @@ from procession.errors import (
     WorkerLost,
     WorkerStartError,
 )
-from procession.pool import _worker
+from procession.pool import _link
 from procession.pool._channel import Channel, Parcel
 from procession.pool._functions import why
 from procession.pool._loss import guess, oom_kills, resident
@@ -43,8 +43,8 @@ BUDGET = 0.001
 _BULKY = 1 << 17
 """Bytes from which a call does not wait at a worker: it could not be taken back before all of it was sent."""
 
-_PHASES = {_worker.READING: "reading", _worker.RUNNING: "running", _worker.REPLYING: "replying"}
-_MARK = _worker.MARK.unpack_from
+_PHASES = {_link.READING: "reading", _link.RUNNING: "running", _link.REPLYING: "replying"}
+_MARK = _link.MARK.unpack_from
 _EXIT_SOON = 1.0  # seconds a worker may live on after its channel has ended
 
 
@@ -158,8 +158,8 @@ class FunctionWorker:
                     expected = function.pace
             else:
                 self.known.add(number)
-                self._channel.send(_worker.DEFINE, 0, number, function.parcel)
-        self._page[_worker.FLAGS + id % _worker.FLAG_COUNT] = 0
+                self._channel.send(_link.DEFINE, 0, number, function.parcel)
+        self._page[_link.FLAGS + id % _link.FLAG_COUNT] = 0
         if not self.pending:
             self.since = now
         sent = Sent(id, call, expected)
@@ -167,7 +167,7 @@ class FunctionWorker:
         self.load += expected
         call.worker = self
         call.sent = sent
-        self._channel.send(_worker.CALL, id, number, call.parcel)
+        self._channel.send(_link.CALL, id, number, call.parcel)
 
     def take_back(self, call: Call) -> bool:
         """Takes a call back that was not begun; ``False`` when it may have been.
@@ -178,7 +178,7 @@ class FunctionWorker:
         sent = call.sent
         if sent is None or sent.call is not call:
             return True
-        self._page[_worker.FLAGS + sent.id % _worker.FLAG_COUNT] = 1
+        self._page[_link.FLAGS + sent.id % _link.FLAG_COUNT] = 1
         with self._fence:
             pass
         if _MARK(self._page)[0] >= sent.id:
@@ -190,19 +190,19 @@ class FunctionWorker:
 
     def fetch_held(self) -> None:
         """Takes the answers that are held back until the next ones: the call that runs takes longer than expected."""
-        page, header, at = self._page, _worker.HEADER, 0
-        size, times = _worker.HELD.unpack_from(page, _worker.HELD_AT)
-        if not 0 < size <= _worker.HOLD:
+        page, header, at = self._page, _link.HEADER, 0
+        size, times = _link.HELD.unpack_from(page, _link.HELD_AT)
+        if not 0 < size <= _link.HOLD:
             return
         with self._fence:
-            data = page[_worker.ANSWERS : _worker.ANSWERS + size]
-        if self.process.exit is None and _worker.HELD.unpack_from(page, _worker.HELD_AT)[1] != times:
+            data = page[_link.ANSWERS : _link.ANSWERS + size]
+        if self.process.exit is None and _link.HELD.unpack_from(page, _link.HELD_AT)[1] != times:
             return  # they were sent meanwhile, and others may have been written over them
         self._channel.drain()  # answers that were sent before these were held back come first
         while at + header.size <= size:
             length, id, number, kind, _ = header.unpack_from(data, at)
             at += header.size
-            if at + length > size or kind not in (_worker.RESULT, _worker.ERROR):
+            if at + length > size or kind not in (_link.RESULT, _link.ERROR):
                 return
             self._answered(kind, id, number, memoryview(data)[at : at + length], ())
             at += length
@@ -216,7 +216,7 @@ class FunctionWorker:
         """It need not keep this function any longer."""
         if function.number in self.known:
             self.known.discard(function.number)
-            self._channel.send(_worker.FORGET, 0, function.number)
+            self._channel.send(_link.FORGET, 0, function.number)
 
     async def ping(self) -> None:
         """Waits until it answers.
@@ -227,7 +227,7 @@ class FunctionWorker:
         id = self._next
         self._next += 1
         self._pings[id] = future
-        self._channel.send(_worker.PING, id)
+        self._channel.send(_link.PING, id)
         try:
             await future
         finally:
@@ -237,22 +237,22 @@ class FunctionWorker:
 
     def on_frame(self, kind: int, id: int, number: int, pickled: Any, buffers: Sequence[Any]) -> None:
         """Takes one frame."""
-        if kind in (_worker.RESULT, _worker.ERROR, _worker.SKIPPED):
+        if kind in (_link.RESULT, _link.ERROR, _link.SKIPPED):
             self._answered(kind, id, number, pickled, buffers)
-        elif kind == _worker.PONG:
+        elif kind == _link.PONG:
             future = self._pings.pop(id, None)
             if future is not None and not future.done():
                 future.set_result(None)
-        elif kind == _worker.LOG:
+        elif kind == _link.LOG:
             self._log(marshal.loads(pickled))  # noqa: S302 - a worker is trusted as far as its pickles are
-        elif kind == _worker.WARNING:
+        elif kind == _link.WARNING:
             text, category, path, line = marshal.loads(pickled)  # noqa: S302 - see above
             parts = ("py.warnings", logging.WARNING, path, line, f"{path}:{line}: {category}: {text}", None, None)
             self._log((*parts, None, None))
-        elif kind == _worker.READY:
+        elif kind == _link.READY:
             if not self.up.done():
                 self.up.set_result(None)
-        elif kind == _worker.START_FAILED:
+        elif kind == _link.START_FAILED:
             error = self._error(pickled)
             wrapped = WorkerStartError(self.pool, f"its initializer raised {why(error)}")
             wrapped.__cause__ = error
@@ -279,13 +279,13 @@ class FunctionWorker:
         call.worker = call.sent = None
         value: object = None
         error: BaseException | None = None
-        if kind == _worker.SKIPPED:  # we had asked for it back, and could not know whether it had been begun
+        if kind == _link.SKIPPED:  # we had asked for it back, and could not know whether it had been begun
             self.host_of().moved((call,))
             self._freed()
             return
         if call.function is not None:
             call.function.took(number * 1e-6)
-        if kind == _worker.RESULT:
+        if kind == _link.RESULT:
             try:
                 value = pickle.loads(pickled, buffers=buffers)  # noqa: S301 - a worker is trusted
             except KeyboardInterrupt:
@@ -428,7 +428,7 @@ class FunctionWorker:
 
     async def _retire(self, grace: float) -> None:
         if not self._over and self.condemned is None and grace > 0:
-            self._channel.send(_worker.STOP)
+            self._channel.send(_link.STOP)
             await wait_until(self.gone, self.loop.time() + grace)
         await self._clear()
 
@@ -452,4 +452,4 @@ class FunctionWorker:
 
 def settings_frame(channel: Channel, settings: dict[str, Any]) -> None:
     """The first frame to a worker that was not forked from a template."""
-    channel.send(_worker.SETUP, parcel=Parcel(marshal.dumps(settings)))
+    channel.send(_link.SETUP, parcel=Parcel(marshal.dumps(settings)))

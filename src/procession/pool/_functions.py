@@ -11,7 +11,7 @@ from typing import Any
 
 from procession.errors import MessageTooLarge, NotPicklable
 from procession.pool._channel import Parcel, beside
-from procession.pool._worker import plain
+from procession.pool._link import plain
 
 _KNOWN = 1024  # functions a pool remembers; whoever makes more of them sends them again
 _NAMED = (types.FunctionType, types.BuiltinFunctionType, type)

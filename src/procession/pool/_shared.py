@@ -8,8 +8,6 @@ import sys
 import tempfile
 from pathlib import Path
 
-from procession.pool import _worker
-
 _BOOT = """
 import sys
 from importlib.machinery import SourceFileLoader
@@ -19,7 +17,8 @@ def load(name, path):
     module = sys.modules[name] = module_from_spec(spec_from_loader(name, loader))
     loader.exec_module(module)
     return module
-worker = load("_procession_worker", sys.argv[1])
+load("procession.pool._link", sys.argv[1] + "_link.py")
+worker = load("_procession_worker", sys.argv[1] + "_worker.py")
 """
 """Loads the worker program by path: from its cache, which a script never is, and without a path to import from."""
 
@@ -30,7 +29,7 @@ RUN_WORKER = _BOOT + "sys.exit(worker.run(int(sys.argv[2]), int(sys.argv[3]), No
 def interpreter(program: str, *words: str) -> list[str]:
     """The command line of a bare interpreter with our own flags: no site, nothing of the current directory."""
     flags = subprocess._args_from_interpreter_flags()  # type: ignore[attr-defined]  # as multiprocessing does
-    return [sys.executable, *flags, "-P", "-S", "-c", program, str(Path(_worker.__file__)), *words]
+    return [sys.executable, *flags, "-P", "-S", "-c", program, str(Path(__file__).parent) + os.sep, *words]
 
 
 def shared(size: int, content: bytes = b"") -> int:

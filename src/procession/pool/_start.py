@@ -17,7 +17,7 @@ from procession._core.aio import finish
 from procession._types import Stream
 from procession.command import Command
 from procession.errors import NotPicklable, WorkerStartError
-from procession.pool import _worker
+from procession.pool import _link
 from procession.pool._channel import Channel
 from procession.pool._forks import Template, is_possible
 from procession.pool._function_worker import FunctionWorker, Host, settings_frame
@@ -96,8 +96,8 @@ class Starter:
             end.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _SOCKET_BUFFER)
         page, memory = -1, None
         try:
-            page = shared(_worker.PAGE)
-            memory = mmap.mmap(page, _worker.PAGE)
+            page = shared(_link.PAGE)
+            memory = mmap.mmap(page, _link.PAGE)
             spawning, forked = await self._spawn(slot, theirs.fileno(), page)
         except BaseException:
             ours.close()

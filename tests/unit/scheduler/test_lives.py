@@ -169,7 +169,7 @@ def test_a_failure_reaches_all_who_come_after_once_and_whoever_was_cancelled_bef
     rig.lives.ended(first, None, KeyError("why"), 1.0)
     assert rig.effects() == [("Settled", first.id), ("Settled", second.id), ("Settled", third.id)]
     assert (second.state, third.state, gone.state) == ("failed", "failed", "cancelled")
-    assert (rig.lives.unfinished, rig.lives.has_dependents) == (1, True)
+    assert (rig.lives.unfinished, rig.lives.has_dependents) == (1, False)
     rig.started(1.0)
     rig.lives.ended(other, None, None, 2.0)
     assert (rig.lives.unfinished, rig.lives.has_dependents) == (0, False)
