@@ -58,7 +58,7 @@ class Resources:
         kept: names a suspended task holds on to; ``None``: all but those that a stopped process cannot use.
     """
 
-    __slots__ = ("_positions", "_shapes", "guard", "names", "open", "plain", "released", "total")
+    __slots__ = ("_asked", "_positions", "_shapes", "guard", "names", "open", "plain", "released", "total")
 
     def __init__(self, slots: int, totals: Mapping[str, float], kept: Iterable[str] | None = None) -> None:
         if SLOTS in totals:
@@ -75,6 +75,7 @@ class Resources:
         self.released = sum(_VALUE << at for name, at in self._positions.items() if name not in held)
         self.open = self.total | self.guard
         self._shapes: dict[int, Shape] = {}
+        self._asked: dict[tuple[tuple[str, float], ...], Shape] = {}
         self.plain = self._shape(1)
         """The shape of a task that needs nothing but a slot."""
 
@@ -106,6 +107,26 @@ class Resources:
             ConfigError: a name is unknown or an amount is no number, negative or too fine.
             InsufficientResources: it could never be met.
         """
+        if type(wanted) is not dict:
+            return self._shape_of(wanted)
+        asked = tuple(wanted.items())
+        try:
+            known = self._asked.get(asked)
+        except TypeError:  # an amount that is none, and is told so
+            return self._shape_of(wanted)
+        if known is not None:
+            for amount in wanted.values():
+                if amount is True or amount is False:  # equal to 1 and 0, and refused
+                    break
+            else:
+                return known
+        shape = self._shape_of(wanted)
+        if len(self._asked) >= _KNOWN_SHAPES:
+            self._asked.clear()
+        self._asked[asked] = shape
+        return shape
+
+    def _shape_of(self, wanted: Mapping[str, float]) -> Shape:
         if not isinstance(wanted, Mapping):
             raise ConfigError("resources", wanted, 'amounts by name are needed, for example {"cpu_cores": 2}')
         need = 1

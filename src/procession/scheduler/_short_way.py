@@ -72,7 +72,8 @@ class ShortWay:
             The next task, which has begun; ``None`` when this is no case for the short way, and nothing was done.
         """
         heap = self._heap
-        if not self.is_open or not heap or task.spec is not self.plain or task.state is not RUNNING:
+        plain = self.plain
+        if not self.is_open or not heap or task.spec is not plain or task.state is not RUNNING:
             return None
         key = heap[0]
         lane = key[2]
@@ -81,18 +82,17 @@ class ShortWay:
             lane.key is not key
             or lane.shape is not task.shape  # its place fits without looking
             or lane.early
-            or following.spec is not self.plain
+            or following.spec is not plain
             or following.estimate is not None
             or task.estimate is not None
             or now >= self._lives.next_due
         ):
             return None
         fifo = lane.fifo
-        if len(fifo) == 1 or fifo[1].lane is not lane:
+        if len(fifo) == 1 or (head := fifo[1]).lane is not lane:
             self._queue.pop(lane)
         else:
             fifo.popleft()
-            head = fifo[0]
             following.lane = None
             lane.head = head
             lane.key = key = (head.rank + lane.offset, head.number, lane)

@@ -156,3 +156,14 @@ def test_only_what_there_is_can_be_kept():
     with pytest.raises(ConfigError) as caught:
         make(kept=["tpu", "gpu"])
     assert (caught.value.field, caught.value.value) == ("kept_when_suspended", ["tpu"])
+
+
+@pytest.mark.row("SC5")
+def test_what_was_asked_for_before_is_known_and_what_only_equals_it_is_refused():
+    resources = make()
+    first = resources.shape({"cpu_cores": 1, "gpu": 0})
+    assert resources.shape({"cpu_cores": 1.0, "gpu": 0.0}) is first
+    assert resources.shape({"gpu": 0, "cpu_cores": 1}) is first
+    for wrong in ({"cpu_cores": True, "gpu": 0}, {"cpu_cores": 1, "gpu": False}, {"cpu_cores": [1]}):
+        with pytest.raises(ConfigError):
+            resources.shape(wrong)

@@ -35,6 +35,29 @@ async def test_runners_are_used_again_and_there_are_no_more_than_places():
 
 
 @pytest.mark.row("SC1")
+@virtual
+async def test_what_work_leaves_in_an_empty_context_is_seen_by_nobody_after_it():
+    async def leave(waits):
+        if waits:
+            await asyncio.sleep(0.1)
+        VARIABLE.set("left")
+        return VARIABLE.get()
+
+    async def look():
+        return VARIABLE.get()
+
+    async with Scheduler(config()) as scheduler:
+        submit = contextvars.Context().run
+        left = [submit(scheduler.submit, leave, waits) for waits in (False, True, False)]
+        looks = [submit(scheduler.submit, look) for _ in range(5)]
+        left.append(submit(scheduler.submit, leave, True, kwargs={}, timeout=5))
+        looks.append(submit(scheduler.submit, look))
+        await scheduler.drain()
+        assert [task.result() for task in left] == ["left"] * 4
+        assert [task.result() for task in looks] == ["nobody's"] * 6
+
+
+@pytest.mark.row("SC1")
 async def test_a_long_row_of_work_that_never_waits_does_not_hold_up_the_loop():
     loop = asyncio.get_running_loop()
     turns_of_the_loop = 0
