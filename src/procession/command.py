@@ -119,6 +119,8 @@ class Command(Config):
                 raise ConfigError("argv", tuple(masked(error.value)), error.hint) from None
             raise
 
+    __init__.__pydantic_base_init__ = True  # type: ignore[attr-defined]  # see Config
+
     @field_validator("stdin")
     @classmethod
     def _stdin(cls, value: _fields.Stdio) -> _fields.Stdio:

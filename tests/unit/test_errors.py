@@ -14,6 +14,8 @@ from procession.errors import (
     CallTimeout,
     Closed,
     ConfigError,
+    ConfigFileError,
+    ConfigProblem,
     DeadlineMissed,
     DependencyFailed,
     ExecutionTimeout,
@@ -55,6 +57,7 @@ LOST = WorkerLost("w1", Exit(-9), WorkerLoss.KILLED, "running", "bad")
 
 ERRORS = [
     ConfigError("rlimits.nofile", -1, "0 or more"),
+    ConfigFileError("stack.toml", [ConfigProblem("units.db.grace", "'long'", "a duration is needed", 3, 9)]),
     InvalidTransition("p1", "exited", "running", ["running", "exited: exit 0"]),
     Closed("registry"),
     SubscriptionLost(10),

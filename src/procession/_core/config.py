@@ -62,6 +62,8 @@ class Config(BaseModel):
         except ValidationError as error:
             raise config_error(error, type(self)) from None
 
+    __init__.__pydantic_base_init__ = True  # type: ignore[attr-defined]  # nested ones complain together, not one by one
+
     def replace(self, **changes: Any) -> Self:
         """A copy with some fields changed, validated as a whole.
 

@@ -11,6 +11,8 @@ from procession.errors._base import NotFound as NotFound
 from procession.errors._base import ProcessionError as ProcessionError
 from procession.errors._base import StateError as StateError
 from procession.errors._base import SubscriptionLost as SubscriptionLost
+from procession.errors._config import ConfigFileError as ConfigFileError
+from procession.errors._config import ConfigProblem as ConfigProblem
 from procession.errors._pool import AcquireTimeout as AcquireTimeout
 from procession.errors._pool import CallTimeout as CallTimeout
 from procession.errors._pool import LeaseError as LeaseError

@@ -41,7 +41,7 @@ class ConfigError(ProcessionError, ValueError):
         hint: what would be accepted.
     """
 
-    _fields = ("field", "value", "hint")
+    _fields: ClassVar[tuple[str, ...]] = ("field", "value", "hint")
 
     def __init__(self, field: str, value: object, hint: str) -> None:
         super().__init__(field, value, hint)
