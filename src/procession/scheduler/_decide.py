@@ -189,10 +189,12 @@ class Dispatcher:
             resources.guard
         ):  # whatever else ends, it waits for suspended ones, and they may not wait for it
             entry = self._most_urgent_suspended()
-            if entry is not None:
-                self.queue.discard(entry)
-                self._forget(entry)
-                return self._begin(entry, now)
+            if entry is not None and entry.lane is not None:
+                if resources.fits(entry.shape.need):
+                    self.queue.discard(entry)
+                    self._forget(entry)
+                    return self._begin(entry, now)
+                lane, head = entry.lane, entry  # nobody may delay it, or all that wait for it would wait for ever
         least = self.victims.least_urgent()
         if least is not None and least > head.priority:
             promised = self._promised  # what is being stopped already counts, so that no more give way than need to
@@ -212,11 +214,11 @@ class Dispatcher:
         return self._begin(entry, now)
 
     def _most_urgent_suspended(self) -> Entry | None:
-        """Of those that can go on now."""
+        """Of those that can go on now; if none can, of all."""
         best, found = None, None
         for entry in self.suspended:
-            if entry.lane is not None and self.resources.fits(entry.shape.need):
-                key = (entry.rank + entry.lane.offset, entry.number)
+            if entry.lane is not None:
+                key = (not self.resources.fits(entry.shape.need), entry.rank + entry.lane.offset, entry.number)
                 if best is None or key < best:
                     best, found = key, entry
         return found
