@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import inspect
 import math
 import os
@@ -116,6 +117,8 @@ def check_work(work: Any, args: tuple[Any, ...]) -> None:
         raise ConfigError("work", work, "give the coroutine function and its arguments, not what it returned")
     if isinstance(work, Pipeline):
         raise ConfigError("work", work, "give its run method: submit(pipeline.run)")
+    while isinstance(work, functools.partial):
+        work = work.func
     if not callable(work) or isinstance(work, type):
         raise ConfigError("work", work, "a Command, a coroutine function or a Runnable is needed")
     blocking = inspect.isbuiltin(work) or (
@@ -234,8 +237,8 @@ def _check_feed(options: Mapping[str, Any], *, is_command: bool) -> None:
         if retry is not None and retry.max_retries and is_read_once(source):
             raise ConfigError("input", source, "it can be read once, so the command cannot be tried again with it")
     on_spawn = options.get("on_spawn")
-    if on_spawn is not None and not callable(on_spawn):
-        raise ConfigError("on_spawn", on_spawn, "a function of the process is needed")
+    if on_spawn is not None and (not callable(on_spawn) or inspect.iscoroutinefunction(on_spawn)):
+        raise ConfigError("on_spawn", on_spawn, "a plain function of the process is needed; it is called, not awaited")
 
 
 def _name(field: str, value: object) -> str:
