@@ -150,7 +150,7 @@ class Engine:
         self._timetable.close()
         now = self._now()
         for task in list(self._lives):
-            self._lives.cancel(task, reason, now)
+            self._lives.cancel(task, reason, now, insist=False)
         self._carry_out()
         self._make_known()
 

@@ -282,13 +282,22 @@ class Lives:
 
     # ------------------------------------------------------------------------------------ ending
 
-    def cancel(self, entry: Entry, reason: str, now: float) -> bool:
-        """Asks for its end; ``False`` when it has its fate already."""
+    def cancel(self, entry: Entry, reason: str, now: float, *, insist: bool = True) -> bool:
+        """Asks for its end; ``False`` when it has its fate already.
+
+        The first reason is the one that is told. One that is being stopped already is asked again only if we ``insist``,
+        because that interrupts its clean-up.
+        """
         state = entry.state
         if state in FINAL:
             return False
-        if state in _RUNS or state is STOPPING:
+        if state in _RUNS:
             self._stop(entry, _Why.CANCEL, reason)
+        elif state is STOPPING:
+            if self._endings[entry][0] is not _Why.CANCEL:
+                self._endings[entry] = (_Why.CANCEL, reason)
+            if insist:
+                self.effects.append(Stop(entry))
         else:
             self._leave(entry, now)
             self._settle(entry, CANCELLED, None, TaskCancelled(entry.id, reason), now)
@@ -296,10 +305,9 @@ class Lives:
 
     def _stop(self, entry: Entry, why: _Why, reason: str) -> None:
         self._endings[entry] = (why, reason)
-        if entry.state is not STOPPING:
-            self._clear(entry)
-            self.dispatcher.stopping(entry)
-            move(entry, STOPPING)
+        self._clear(entry)
+        self.dispatcher.stopping(entry)
+        move(entry, STOPPING)
         self.effects.append(Stop(entry))
 
     def ended(

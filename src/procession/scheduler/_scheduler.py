@@ -111,6 +111,7 @@ class Scheduler(Recurs, Engine):
     async def aclose(self) -> None:
         """Cancels all that has not ended, waits until it has, and lets go of everything. May be called twice.
 
+        What was asked to end before, by ``task.cancel()`` or its ``timeout``, is not interrupted once more in its clean-up.
         Work that ignores its cancellation is waited for ``close_timeout`` seconds and then left behind, which is
         logged; its handle says ``TaskCancelled`` then. To let all work end by itself, call :meth:`drain` first.
 
@@ -120,6 +121,13 @@ class Scheduler(Recurs, Engine):
             self._closed = True
             return
         await finish(self._close(asyncio.current_task()))
+
+    async def close(self) -> None:
+        """The same as :meth:`aclose`.
+
+        Cancellation: absorbed until everything is over, then raised.
+        """
+        await self.aclose()
 
     # --------------------------------------------------------------------------------- submitting
 
@@ -461,6 +469,10 @@ class Scheduler(Recurs, Engine):
     def statistics(self) -> SchedulerStatistics:
         """Figures of this moment."""
         return statistics(self._lives, self._now() if self._open else 0.0)
+
+    def stats(self) -> SchedulerStatistics:
+        """The same as :meth:`statistics`."""
+        return self.statistics()
 
     def __len__(self) -> int:
         """How many tasks have no fate yet."""

@@ -1,8 +1,10 @@
 """What a hostile look at the scheduler has found, each kept from coming back."""
 
 import asyncio
+import functools
 import gc
 import pickle
+import time
 import traceback
 import weakref
 from typing import Any
@@ -10,10 +12,19 @@ from typing import Any
 import pytest
 
 from procession import Command, ProcessRegistry
-from procession.errors import ConfigError, DeadlineMissed, DependencyFailed, StateError
+from procession.errors import Closed, ConfigError, DeadlineMissed, DependencyFailed, StateError, TaskCancelled
 from procession.events import TaskFinished, TaskRetried
 from procession.process import Process
-from procession.scheduler import EarliestDeadline, FairShare, Job, Preemption, RetryPolicy, Scheduler, Task
+from procession.scheduler import (
+    EarliestDeadline,
+    FairShare,
+    Job,
+    Preemption,
+    PriorityAging,
+    RetryPolicy,
+    Scheduler,
+    Task,
+)
 from procession.testing import Script, SimulatedLauncher
 from tests.scheduler.support import check_over, check_sums, config, failing, nap, turns, value, virtual
 
@@ -309,3 +320,124 @@ async def test_neither_a_chain_nor_a_long_one_keeps_what_is_over():
         long.cancel()
         with pytest.raises(DependencyFailed):
             await last
+
+
+# --------------------------------------------------------------------------------------------------- nobody starves
+
+
+@pytest.mark.row("SC7")
+@pytest.mark.parametrize("estimate", [None, 10.0])
+@virtual
+async def test_who_waits_for_what_a_suspended_one_holds_is_not_made_to_wait_for_ever_by_others_that_pass(estimate):
+    launcher = SimulatedLauncher(Script(duration=10.0))
+    what = {"estimated_duration": estimate}
+    there = {"cpu_cores": 4, "memory_mb": 10}
+    settings = config(8, resources=there, policy=PriorityAging(), preemption=Preemption.SUSPEND)
+    async with Scheduler(settings, launcher=launcher) as scheduler:
+        low = scheduler.submit(Command("low"), priority=4, resources={"cpu_cores": 4, "memory_mb": 8}, **what)
+        await asyncio.sleep(1.0)
+        scheduler.submit(Command("urgent"), priority=0, resources={"cpu_cores": 2}, preemptible=False, **what)
+        await asyncio.sleep(1.0)
+        assert low.state == "suspended"
+        wide = scheduler.submit(Command("wide"), priority=1, resources={"memory_mb": 4}, **what)
+        small = []
+        for _ in range(500):
+            while len([task for task in small if not task.done()]) < 8:
+                small.append(scheduler.submit(Command("small"), resources={"cpu_cores": 1}, preemptible=False, **what))
+            await asyncio.sleep(1.3)  # they would never leave four cores free at the same time
+            if wide.done():
+                break
+        assert wide.state == low.state == "succeeded", (str(wide.explain()), str(low.explain()))
+
+
+# ------------------------------------------------------------------------------------------------------ the end of it
+
+
+@pytest.mark.row("SC11")
+@pytest.mark.parametrize("how", ["cancel", "timeout", "requeue"])
+@virtual
+async def test_closing_does_not_interrupt_the_clean_up_of_what_is_being_stopped_already(how):
+    seen = []
+
+    async def careful():
+        try:
+            await asyncio.sleep(60.0)
+        finally:
+            await asyncio.sleep(1.0)
+            seen.append("clean")
+
+    async with Scheduler(config(policy=PriorityAging(), preemption=Preemption.REQUEUE)) as scheduler:
+        task = scheduler.submit(careful, priority=4, timeout=5.0 if how == "timeout" else None)
+        await asyncio.sleep(4.9)
+        if how == "cancel":
+            task.cancel("enough")
+        elif how == "requeue":
+            scheduler.submit(nap, 1.0, priority=0)
+        await asyncio.sleep(0.2)
+        assert task.state == "stopping"
+    assert seen == ["clean"]
+    assert task.state == "cancelled"
+    with pytest.raises(TaskCancelled) as caught:
+        task.result()
+    assert caught.value.reason == ("enough" if how == "cancel" else "the scheduler was closed")
+    check_over(scheduler)
+
+
+@pytest.mark.row("SC11")
+@virtual
+async def test_who_cancels_twice_insists_and_the_first_reason_is_told():
+    seen = []
+
+    async def careless():
+        for _ in range(3):
+            try:
+                await asyncio.sleep(60.0)
+            except asyncio.CancelledError:
+                seen.append("again")
+        raise asyncio.CancelledError
+
+    async with Scheduler(config()) as scheduler:
+        task = scheduler.submit(careless)
+        for number in range(3):
+            await asyncio.sleep(1.0)
+            assert task.cancel(f"reason {number}")
+        assert await task.wait() == "cancelled"
+    assert len(seen) == 3
+    assert isinstance(error := task.exception(), TaskCancelled)
+    assert error.reason == "reason 0"
+
+
+# ------------------------------------------------------------------------------------------------- words, and bad input
+
+
+@pytest.mark.row("SC9")
+@pytest.mark.row("SC10")
+@virtual
+async def test_short_names_do_the_same():
+    scheduler = await Scheduler(config()).__aenter__()
+    task = scheduler.submit(nap, 60.0)
+    await asyncio.sleep(1.0)
+    assert scheduler.stats() == scheduler.statistics()
+    assert scheduler.stats().running == 1
+    await scheduler.close()
+    assert task.state == "cancelled"
+    await scheduler.close()
+    with pytest.raises(Closed):
+        scheduler.submit(nap)
+
+
+@pytest.mark.row("SC1")
+@virtual
+async def test_what_would_never_be_awaited_or_would_block_is_refused():
+    async def late(process):
+        raise AssertionError
+
+    async with Scheduler(config()) as scheduler:
+        with pytest.raises(ConfigError) as caught:
+            scheduler.submit(Command("true"), on_spawn=late)
+        assert caught.value.field == "on_spawn"
+        with pytest.raises(ConfigError) as caught:
+            scheduler.submit(functools.partial(time.sleep, 1))
+        assert caught.value.field == "work"
+        assert not len(scheduler)
+        assert await scheduler.submit(functools.partial(value, 3)) == 3
