@@ -117,11 +117,12 @@ def check_work(work: Any, args: tuple[Any, ...]) -> None:
         raise ConfigError("work", work, "give the coroutine function and its arguments, not what it returned")
     if isinstance(work, Pipeline):
         raise ConfigError("work", work, "give its run method: submit(pipeline.run)")
-    while isinstance(work, functools.partial):
-        work = work.func
     if not callable(work) or isinstance(work, type):
         raise ConfigError("work", work, "a Command, a coroutine function or a Runnable is needed")
-    blocking = inspect.isbuiltin(work) or (
+    called = work
+    while isinstance(called, functools.partial):
+        called = called.func
+    blocking = inspect.isbuiltin(called) or (
         inspect.isfunction(work) and work.__name__ != "<lambda>" and not hasattr(work, "__wrapped__")
     )
     if blocking and not inspect.iscoroutinefunction(work):
