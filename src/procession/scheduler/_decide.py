@@ -74,6 +74,7 @@ class Dispatcher:
         self.kind = kind = policy.kind if isinstance(policy, Guarded) else type(policy)
         self._ranks = kind.rank is not Policy.rank
         self._grouped = not getattr(kind, "by_priority", False)
+        self._takes = getattr(kind, "urgent_first", False)
         self._counts = any(
             getattr(kind, name) is not getattr(Policy, name) for name in ("queued", "started", "stopped", "left")
         )
@@ -196,13 +197,10 @@ class Dispatcher:
                     return self._begin(entry, now)
                 lane, head = entry.lane, entry  # nobody may delay it, or all that wait for it would wait for ever
         least = self.victims.least_urgent()
-        if least is not None and least > head.priority:
-            promised = self._promised  # what is being stopped already counts, so that no more give way than need to
-            if (resources.open + promised - lane.shape.need) & resources.guard != resources.guard:
-                victims = self.victims.plan(head, promised)
-                if victims:
-                    self._heir = head
-                    return Preempt(head, victims)
+        if least is not None:
+            decision = self._preempting(head, least)
+            if decision is not None:
+                return decision
         if not self._backfill or not resources.open & 0xFFFFFFFF or len(self.queue) == 1:
             return None
         chosen = self._passing(head, now)
@@ -212,6 +210,26 @@ class Dispatcher:
         if entry in self._overtaken:  # it has been the head itself
             del self._overtaken[entry]
         return self._begin(entry, now)
+
+    def _preempting(self, head: Entry, least: int) -> Preempt | None:
+        """Somebody makes room for the head; or for one that is more urgent, whatever goes before it by its age.
+
+        Or what has waited for long would not only be next, but keep urgent ones from places that it cannot have itself.
+        What is being stopped already counts, so that no more give way than need to.
+        """
+        if least > head.priority:
+            victims = self.victims.plan(head, self._promised)
+            if victims:
+                self._heir = head
+                return Preempt(head, victims)
+        if self._takes:
+            urgent = self.queue.most_urgent(min(least, head.priority))
+            if urgent is not None:
+                victims = self.victims.plan(urgent, self._promised)
+                if victims:
+                    self._heir = urgent
+                    return Preempt(urgent, victims)
+        return None
 
     def _most_urgent_suspended(self) -> Entry | None:
         """Of those that can go on now; if none can, of all."""

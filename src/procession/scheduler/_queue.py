@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Hashable, Iterable, Iterator
 from heapq import heapify, heappop, heappush, heapreplace
+from itertools import islice
 from typing import TYPE_CHECKING
 
 from procession.scheduler._index import ShapeIndex
@@ -22,6 +23,9 @@ if TYPE_CHECKING:
     from procession.scheduler._resources import Resources, Shape
 
 _FEW_DEAD = 32
+
+_LOOKED_AT = 256
+"""Lanes of one priority that are compared to find its next task."""
 
 _MANY_SHAPES = 64
 """From so many shapes on, those that fit are looked up in a tree instead of being tried one by one."""
@@ -66,6 +70,11 @@ class Lane:
                 yield entry
 
 
+def _place(lane: Lane) -> tuple[int, int, Lane]:
+    assert lane.key is not None
+    return lane.key
+
+
 class Queue:
     """The tasks that wait for their turn, the next one first.
 
@@ -82,6 +91,7 @@ class Queue:
         self.count = 0
         self.shapes: dict[Shape, None] = {}
         self._groups: dict[Hashable, dict[Lane, None]] = {}
+        self._levels: dict[int, dict[Lane, None]] = {}
         self._index: ShapeIndex | None = None
 
     def __len__(self) -> int:
@@ -184,6 +194,10 @@ class Queue:
                 self._index.add(shape)
         shape.lanes[entry.slot] = lane
         self._groups.setdefault(group, {})[lane] = None
+        level = self._levels.get(entry.priority)
+        if level is None:
+            self._levels[entry.priority] = level = {}
+        level[lane] = None
         self._lanes += 1
         lane.fifo.append(entry)
         entry.lane = lane
@@ -197,6 +211,10 @@ class Queue:
         del alike[lane]
         if not alike:
             del self._groups[lane.group]
+        level = self._levels[lane.priority]
+        del level[lane]
+        if not level:
+            del self._levels[lane.priority]
         self._lanes -= 1
         if not shape.lanes:
             del self.shapes[shape]
@@ -289,6 +307,15 @@ class Queue:
         heapify(keys)  # not sorted, because mostly the first one is taken
         while keys:
             yield heappop(keys)[2]
+
+    def most_urgent(self, below: int) -> Entry | None:
+        """The next one of the most urgent priority, if that is more urgent than ``below``; ageing does not count.
+
+        Where very many lanes have that priority, those that have been there for longest are looked at.
+        """
+        if not self._levels or (priority := min(self._levels)) >= below:
+            return None
+        return min(islice(self._levels[priority], _LOOKED_AT), key=_place).head
 
     def lanes(self) -> Iterator[Lane]:
         """All lanes, in no particular order."""

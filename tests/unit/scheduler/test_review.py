@@ -441,3 +441,29 @@ async def test_what_would_never_be_awaited_or_would_block_is_refused():
         assert caught.value.field == "work"
         assert not len(scheduler)
         assert await scheduler.submit(functools.partial(value, 3)) == 3
+
+
+# -------------------------------------------------------------------------------------- a place for the more urgent
+
+
+@pytest.mark.row("SC7")
+@pytest.mark.parametrize("mode", [Preemption.SUSPEND, Preemption.REQUEUE])
+@virtual
+async def test_an_urgent_task_takes_the_place_of_a_less_urgent_one_whoever_else_has_waited_for_long(mode):
+    launcher = SimulatedLauncher(Script(duration=3600.0))
+    settings = config(2, resources={"cpu_cores": 2}, policy=PriorityAging(0.1), preemption=mode)
+    one, two = {"cpu_cores": 1}, {"cpu_cores": 2}
+    async with Scheduler(settings, launcher=launcher) as scheduler:
+        low = scheduler.submit(Command("low"), priority=3, resources=one)
+        await asyncio.sleep(1.0)
+        lower = scheduler.submit(Command("lower"), priority=4, resources=one, preemptible=False)
+        await asyncio.sleep(1.0)
+        old = scheduler.submit(Command("old"), priority=4, resources=two)
+        await asyncio.sleep(60.0)
+        urgent = scheduler.submit(Command("urgent"), priority=0, resources=one)
+        wide = scheduler.submit(Command("wide"), priority=1, resources=two)
+        await asyncio.sleep(10.0)
+        assert (urgent.state, lower.state, old.state, wide.state) == ("running", "running", "queued", "queued")
+        assert low.state == ("suspended" if mode is Preemption.SUSPEND else "queued")
+        assert urgent.waited < 6.0
+        check_sums(scheduler)

@@ -23,9 +23,12 @@ class Policy:
 
     Attributes:
         by_priority: whether the group of a task is a function of its priority alone, and so need not be asked for.
+        urgent_first: whether a more urgent task may make less urgent ones give way though others are before it in the
+            queue; otherwise only the one that is next may.
     """
 
     by_priority: ClassVar[bool] = False
+    urgent_first: ClassVar[bool] = False
 
     def fresh(self, slots: int) -> Policy:
         """The policy a scheduler of that many slots is to use: this one, or, if it has a memory, one of its kind.

@@ -34,6 +34,7 @@ class PriorityAging(Policy):
     """
 
     by_priority = True
+    urgent_first = True
 
     def __init__(self, aging_factor: float = 0.1) -> None:
         if isinstance(aging_factor, bool) or not isinstance(aging_factor, (int, float)) or not (
