@@ -10,6 +10,7 @@ from typing import Annotated, Any
 from pydantic import BeforeValidator, Field, field_validator
 
 from procession._core.config import Config, Seconds, no_bool
+from procession._fields import check_name
 from procession.abc import QueuePolicy
 from procession.scheduler._policies import PriorityAging
 
@@ -94,7 +95,10 @@ class SchedulerConfig(Config):
             raise ValueError('amounts by name are needed, for example {"cpu_cores": 8}')
         for name, amount in value.items():
             if not isinstance(name, str) or not name.isidentifier():
-                raise ValueError(f"{name!r} is no name of a resource")
+                try:
+                    check_name(name)
+                except ValueError as error:
+                    raise ValueError(f"{name!r} is no name of a resource: {error}") from None
             if isinstance(amount, bool) or not isinstance(amount, (int, float)) or not 0 <= amount < math.inf:
                 raise ValueError(f"{name}: a number, 0 or more, is needed, not {amount!r}")
             if amount > _MOST:

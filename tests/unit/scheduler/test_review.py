@@ -467,3 +467,18 @@ async def test_an_urgent_task_takes_the_place_of_a_less_urgent_one_whoever_else_
         assert low.state == ("suspended" if mode is Preemption.SUSPEND else "queued")
         assert urgent.waited < 6.0
         check_sums(scheduler)
+
+
+@pytest.mark.row("SC5")
+@virtual
+async def test_a_resource_may_have_any_name_that_a_process_may_have():
+    async with Scheduler(config(9, resources={"gpu-a100": 1, "license.matlab": 2, "3d": 1})) as scheduler:
+        first, second = (scheduler.submit(nap, 1.0, resources={"gpu-a100": 1, "3d": 0.5}) for _ in range(2))
+        await asyncio.sleep(0.5)
+        assert (first.state, second.state) == ("running", "queued")
+        assert second.explain().lacking == {"gpu-a100": (1.0, 0.0)}
+        assert scheduler.statistics().utilisation["3d"] == 0.5
+    for name in ("a b", "", "a/b", "-a", "a\nb", 3):
+        with pytest.raises(ConfigError) as caught:
+            config(resources={name: 1})
+        assert caught.value.field == "resources"
