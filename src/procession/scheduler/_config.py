@@ -72,7 +72,8 @@ class SchedulerConfig(Config):
             ``network_mbps``.
         backfill: whether work may pass a task that waits for resources, without delaying it. Default yes.
         max_overtakes: how often one waiting task may be passed while nobody can tell when it could start, because
-            running tasks have no ``estimated_duration``. Default 16.
+            running tasks have no ``estimated_duration``; and how often by more urgent ones for which others make room,
+            when it is next only because it has waited for long. Default 16.
         max_queued: how many tasks may wait. Default 1,000,000.
         close_timeout: seconds ``aclose()`` waits for work that ignores its cancellation. Default 30.
     """

@@ -66,6 +66,7 @@ class Dispatcher:
         self._max_overtakes = max_overtakes
         self._max_preemptions = max_preemptions
         self._overtaken: dict[Entry, int] = {}
+        self._outranked: dict[Entry, int] = {}  # whoever is in here is in there, too
         self._promises: dict[Entry, int] = {}
         self._promised = 0
         self._kept = 0
@@ -139,6 +140,7 @@ class Dispatcher:
     def _forget(self, entry: Entry) -> None:
         if self._overtaken:
             self._overtaken.pop(entry, None)
+            self._outranked.pop(entry, None)
         if self._reserved is not None and self._reserved[0] is entry:
             self._reserved = None
         if self._heir is entry:
@@ -209,27 +211,34 @@ class Dispatcher:
         entry = self.queue.pop(chosen)
         if entry in self._overtaken:  # it has been the head itself
             del self._overtaken[entry]
+            self._outranked.pop(entry, None)
         return self._begin(entry, now)
 
     def _preempting(self, head: Entry, least: int) -> Preempt | None:
         """Somebody makes room for the head; or for one that is more urgent, whatever goes before it by its age.
 
         Or what has waited for long would not only be next, but keep urgent ones from places that it cannot have itself.
-        What is being stopped already counts, so that no more give way than need to.
+        It puts up with that a limited number of times, so that it does not starve. What is being stopped already counts,
+        so that no more give way than need to.
         """
         if least > head.priority:
             victims = self.victims.plan(head, self._promised)
             if victims:
                 self._heir = head
                 return Preempt(head, victims)
-        if self._takes:
-            urgent = self.queue.most_urgent(min(least, head.priority))
-            if urgent is not None:
-                victims = self.victims.plan(urgent, self._promised)
-                if victims:
-                    self._heir = urgent
-                    return Preempt(urgent, victims)
-        return None
+        if not self._takes:
+            return None
+        passed = self._outranked.get(head, 0)
+        urgent = self.queue.most_urgent(min(least, head.priority)) if passed < self._max_overtakes else None
+        if urgent is None:
+            return None
+        victims = self.victims.plan(urgent, self._promised)
+        if not victims:
+            return None
+        self._overtaken.setdefault(head, 0)
+        self._outranked[head] = passed + 1
+        self._heir = urgent
+        return Preempt(urgent, victims)
 
     def _most_urgent_suspended(self) -> Entry | None:
         """Of those that can go on now; if none can, of all."""
@@ -286,8 +295,8 @@ class Dispatcher:
         return ends.reserve(head.shape.need, now, self._promised + gains, counted)
 
     def overtaken(self, entry: Entry) -> int:
-        """How often it was passed while nobody could tell when it would start."""
-        return self._overtaken.get(entry, 0)
+        """How often it was passed while nobody could tell when it would start, or by more urgent ones that took a place."""
+        return self._overtaken.get(entry, 0) + self._outranked.get(entry, 0)
 
     @staticmethod
     def _is_over(reservation: Reservation | None, now: float) -> bool:

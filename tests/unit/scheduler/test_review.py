@@ -482,3 +482,33 @@ async def test_a_resource_may_have_any_name_that_a_process_may_have():
         with pytest.raises(ConfigError) as caught:
             config(resources={name: 1})
         assert caught.value.field == "resources"
+
+
+@pytest.mark.row("SC3")
+@pytest.mark.row("SC7")
+@virtual
+async def test_who_is_next_by_its_age_is_passed_by_urgent_ones_for_a_while_and_not_for_ever():
+    settings = config(8, resources={"cpu_cores": 4}, policy=PriorityAging(0.1), preemption=Preemption.REQUEUE)
+    one = {"cpu_cores": 1}
+    async with Scheduler(settings) as scheduler:
+        urgent, small = [], []
+        for seconds in (10.0, 7.0, 4.0):
+            urgent.append(
+                scheduler.submit(nap, seconds, priority=0, resources=one, estimated_duration=seconds, preemptible=False)
+            )
+        await asyncio.sleep(0.1)
+        wide = scheduler.submit(
+            nap, 1.0, priority=4, resources={"cpu_cores": 4}, estimated_duration=1.0, preemptible=False
+        )
+        for _ in range(10_000):  # small ones may pass it, and urgent ones take their places again and again
+            while len([task for task in urgent if not task.done()]) < 5:
+                urgent.append(
+                    scheduler.submit(nap, 10.3, priority=0, resources=one, estimated_duration=10.3, preemptible=False)
+                )
+            while len([task for task in small if not task.done()]) < 6:
+                small.append(scheduler.submit(nap, 1.0, priority=3, resources=one, estimated_duration=1.0))
+            await asyncio.sleep(0.1)
+            if wide.done():
+                break
+        assert wide.state == "succeeded", str(wide.explain())
+        assert scheduler.statistics().preempted >= 16
