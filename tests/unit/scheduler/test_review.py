@@ -491,11 +491,11 @@ async def test_who_is_next_by_its_age_is_passed_by_urgent_ones_for_a_while_and_n
     settings = config(8, resources={"cpu_cores": 4}, policy=PriorityAging(0.1), preemption=Preemption.REQUEUE)
     one = {"cpu_cores": 1}
     async with Scheduler(settings) as scheduler:
-        urgent, small = [], []
-        for seconds in (10.0, 7.0, 4.0):
-            urgent.append(
-                scheduler.submit(nap, seconds, priority=0, resources=one, estimated_duration=seconds, preemptible=False)
-            )
+        first = [
+            scheduler.submit(nap, seconds, priority=0, resources=one, estimated_duration=seconds, preemptible=False)
+            for seconds in (10.0, 7.0, 4.0)
+        ]
+        urgent, small = list(first), []
         await asyncio.sleep(0.1)
         wide = scheduler.submit(
             nap, 1.0, priority=4, resources={"cpu_cores": 4}, estimated_duration=1.0, preemptible=False
