@@ -340,7 +340,7 @@ async def test_who_waits_for_what_a_suspended_one_holds_is_not_made_to_wait_for_
         await asyncio.sleep(1.0)
         assert low.state == "suspended"
         wide = scheduler.submit(Command("wide"), priority=1, resources={"memory_mb": 4}, **what)
-        small = []
+        small: list[Task[Any]] = []
         for _ in range(500):
             while len([task for task in small if not task.done()]) < 8:
                 small.append(scheduler.submit(Command("small"), resources={"cpu_cores": 1}, preemptible=False, **what))
@@ -437,7 +437,7 @@ async def test_what_would_never_be_awaited_or_would_block_is_refused():
             scheduler.submit(Command("true"), on_spawn=late)
         assert caught.value.field == "on_spawn"
         with pytest.raises(ConfigError) as caught:
-            scheduler.submit(functools.partial(time.sleep, 1))
+            scheduler.submit(functools.partial(time.sleep, 1))  # type: ignore[arg-type]
         assert caught.value.field == "work"
         assert not len(scheduler)
         assert await scheduler.submit(functools.partial(value, 3)) == 3
@@ -495,7 +495,7 @@ async def test_who_is_next_by_its_age_is_passed_by_urgent_ones_for_a_while_and_n
             scheduler.submit(nap, seconds, priority=0, resources=one, estimated_duration=seconds, preemptible=False)
             for seconds in (10.0, 7.0, 4.0)
         ]
-        urgent, small = list(first), []
+        urgent, small = list(first), list[Task[Any]]()
         await asyncio.sleep(0.1)
         wide = scheduler.submit(
             nap, 1.0, priority=4, resources={"cpu_cores": 4}, estimated_duration=1.0, preemptible=False
