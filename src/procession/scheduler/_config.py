@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+from collections.abc import Mapping
 from enum import StrEnum
 from typing import Annotated, Any
 
@@ -12,7 +13,25 @@ from pydantic import BeforeValidator, Field, field_validator
 from procession._core.config import Config, Seconds, no_bool
 from procession._fields import check_name
 from procession.abc import QueuePolicy
-from procession.scheduler._policies import PriorityAging
+from procession.scheduler._policies import (
+    EarliestDeadline,
+    FairShare,
+    Fifo,
+    MultiLevelFeedback,
+    Policy,
+    PriorityAging,
+    TimeSlice,
+)
+
+POLICIES: dict[str, type[Policy]] = {
+    "fifo": Fifo,
+    "priority_aging": PriorityAging,
+    "multi_level_feedback": MultiLevelFeedback,
+    "fair_share": FairShare,
+    "earliest_deadline": EarliestDeadline,
+    "time_slice": TimeSlice,
+}
+"""The policies by the names they have in configuration files."""
 
 _MOST_SLOTS = 1_000_000_000
 _MOST = 1e12
@@ -45,6 +64,17 @@ _HOOKS = [name for name in vars(QueuePolicy) if not name.startswith("_")]
 
 
 def _policy(value: object) -> object:
+    if isinstance(value, str):
+        value = {"kind": value}
+    if isinstance(value, Mapping):  # from a file
+        options = dict(value)
+        kind = POLICIES.get(str(options.pop("kind", None)).replace("-", "_").lower())
+        if kind is None:
+            raise ValueError(f"a policy is needed, of the kinds {', '.join(POLICIES)}")
+        try:
+            return kind(**options)
+        except TypeError as error:
+            raise ValueError(f"{kind.__name__}: {str(error).rpartition('() ')[2]}") from None
     missing = [name for name in _HOOKS if not callable(getattr(value, name, None))]
     if len(missing) == len(_HOOKS) or isinstance(value, type):
         raise ValueError("a policy is needed, for example PriorityAging(aging_factor=0.1) or Fifo()")
@@ -65,7 +95,8 @@ class SchedulerConfig(Config):
         resources: how much there is of each resource, by name: ``cpu_cores``, ``memory_mb``, ``disk_mb``,
             ``network_mbps`` and any name of your own. Default: the machine's cores and memory. Amounts are counted
             in millionths, exactly.
-        policy: who is next. Default: ``PriorityAging(aging_factor=0.1)``.
+        policy: who is next; a policy, or as in files ``"fifo"`` or ``{"kind": "fair_share", "weights": {"a": 2}}``.
+            Default: ``PriorityAging(aging_factor=0.1)``.
         preemption: how running tasks make room for more urgent ones, unless they say otherwise. Default: never.
         max_preemptions: how often one task has to make room before it is left alone. Default 3.
         kept_when_suspended: resources a suspended task holds on to. Default: all but ``cpu_cores`` and

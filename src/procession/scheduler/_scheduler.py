@@ -129,6 +129,11 @@ class Scheduler(Recurs, Engine):
         """
         await self.aclose()
 
+    @property
+    def is_closed(self) -> bool:
+        """Whether it accepts nothing any more: it was closed, its loop is stopping, or its policy has raised."""
+        return self._closed
+
     # --------------------------------------------------------------------------------- submitting
 
     @overload

@@ -12,7 +12,17 @@ import pytest
 from procession import Command
 from procession._clock import wall
 from procession.errors import Closed, ConfigError, InsufficientResources, QueueFull, SchedulerError
-from procession.scheduler import Job, Preemption, Priority, RetryPolicy, Scheduler, SchedulerConfig, TaskState
+from procession.scheduler import (
+    Fifo,
+    Job,
+    Preemption,
+    Priority,
+    PriorityAging,
+    RetryPolicy,
+    Scheduler,
+    SchedulerConfig,
+    TaskState,
+)
 from tests.scheduler.support import Gate, check_over, config, nap, turns, value, virtual
 
 
@@ -343,3 +353,18 @@ def test_a_retry_policy_of_nonsense_cannot_be_made():
     for options in bad:
         with pytest.raises(ConfigError):
             RetryPolicy(**options)
+
+
+@pytest.mark.row("SC4")
+def test_a_policy_can_be_named_as_in_a_file():
+    assert isinstance(SchedulerConfig(policy="fifo").policy, Fifo)
+    aging = SchedulerConfig(policy={"kind": "priority-aging", "aging_factor": 2}).policy
+    assert (type(aging), aging.aging_factor) == (PriorityAging, 2)
+    for wrong in (
+        "fastest",
+        {"aging_factor": 2},
+        {"kind": "fifo", "size": 3},
+        {"kind": "priority_aging", "aging_factor": -1},
+    ):
+        with pytest.raises(ConfigError):
+            SchedulerConfig(policy=wrong)
