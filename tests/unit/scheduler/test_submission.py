@@ -291,7 +291,7 @@ async def test_what_a_job_does_not_say_is_said_by_the_call():
         ("resources", {"resources": {"gpu": 1e300}}),
         ("resources", {"resources": {"g p u": 1}}),
         ("resources", {"resources": ["gpu"]}),
-        ("policy", {"policy": "fifo"}),
+        ("policy", {"policy": "fastest"}),
         ("policy", {"policy": Priority}),
         ("preemption", {"preemption": "kill"}),
         ("close_timeout", {"close_timeout": -1}),
