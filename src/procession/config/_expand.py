@@ -95,3 +95,17 @@ class Expansion:
 def surroundings(environ: Mapping[str, str] | None) -> Mapping[str, str]:
     """The variables asked for, or those of this program."""
     return os.environ if environ is None else environ
+
+
+def scalar(text: object) -> int | float | bool | None:
+    """The number or truth value a text stands for: variables are always texts."""
+    if not isinstance(text, str):
+        return None
+    if text.lower() in ("true", "false"):
+        return text.lower() == "true"
+    for kind in (int, float):
+        try:
+            return kind(text)
+        except ValueError:
+            continue
+    return None

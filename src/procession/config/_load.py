@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
 from procession.config import _json, _toml, _yaml
-from procession.config._expand import Expansion, surroundings
+from procession.config._expand import Expansion, scalar, surroundings
 from procession.config._positions import Positions
 from procession.config._problems import Clerk, SyntaxProblem
 from procession.errors import ConfigError, ConfigFileError
@@ -112,12 +112,33 @@ def _read(
     clerk = Clerk(model, positions, expansion.sources)
     problems = [clerk.problem(*complaint) for complaint in expansion.complaints]
     broken = {path for path, _, _ in expansion.complaints}
-    made: M | None = None
-    try:
-        made = model.__pydantic_validator__.validate_python(data)
-    except ValidationError as error:
-        said = error.errors(include_url=False)
-        problems += [clerk.of_pydantic(one) for one in said if tuple(one["loc"]) not in broken]
+    made, said = _validated(model, data)
+    texts = [one["loc"] for one in said if one["loc"] in expansion.sources]
+    if texts and _with_numbers(data, texts):
+        made, said = _validated(model, data)
+    problems += [clerk.of_pydantic(one) for one in said if one["loc"] not in broken]
     if problems or made is None:
         raise ConfigFileError(name, sorted(problems, key=lambda problem: (problem.line, problem.column)))
     return made
+
+
+def _validated(model: type[M], data: dict[str, Any]) -> tuple[M | None, list[Any]]:
+    """The model, or all that is wrong."""
+    try:
+        return model.__pydantic_validator__.validate_python(data), []
+    except ValidationError as error:
+        return None, list(error.errors(include_url=False))
+
+
+def _with_numbers(data: Any, paths: Iterable[tuple[str | int, ...]]) -> bool:
+    """Puts numbers and truth values where variables gave them as text; returns whether there were any."""
+    changed = False
+    for path in paths:
+        table = data
+        for part in path[:-1]:
+            table = table[part]
+        value = scalar(table[path[-1]])
+        if value is not None:
+            table[path[-1]] = value
+            changed = True
+    return changed

@@ -181,6 +181,19 @@ command.argv = ["${NAME}-server", "$${NAME}", "${NOTHING:-some: default}", "${EM
     assert loads('size = "${N}"', Stack, environ={"N": "7"}).size == 7
 
 
+def test_variables_give_numbers_where_only_numbers_are_taken():
+    text = """
+[units.a]
+command.argv = ["${N}", "${Y}"]
+pool = { min_size = "${N}", patience = "${F}", autoscale = "${Y}" }
+"""
+    unit = loads(text, Stack, environ={"N": "2", "F": "0.5", "Y": "false"}).units["a"]
+    assert unit.command.argv == ("2", "false")
+    assert (unit.pool.min_size, unit.pool.patience, unit.pool.autoscale) == (2, 0.5, False)
+    error = refused(text, environ={"N": "two", "F": "0.5", "Y": "false"})
+    assert [(problem.field, problem.value) for problem in error.problems] == [("units.a.pool.min_size", "'${N}'")]
+
+
 def test_secrets_that_stand_in_the_file_are_not_shown_either():
     error = refused('password = 5\nunits.a.command = { argv = ["a"], env = { TOKEN = 5 } }\nsize = "token=abc"')
     assert [problem.value for problem in error.problems] == ["***", "", "'token=***'"]
