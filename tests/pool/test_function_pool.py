@@ -87,6 +87,65 @@ async def test_map_keeps_the_order_or_not_and_takes_items_as_it_goes():
         await values.aclose()
 
 
+async def test_map_hands_out_results_while_its_source_lets_it_wait():
+    async with FunctionPool(TWO) as pool:
+        questions: asyncio.Queue[int] = asyncio.Queue()
+        questions.put_nowait(1)
+
+        async def follow_ups():
+            while (question := await questions.get()) < 5:
+                yield question
+
+        answers = []
+        async with asyncio.timeout(20):
+            async for answer in pool.map(work.echo, follow_ups()):
+                answers.append(answer)
+                questions.put_nowait(answer + 1)
+        assert answers == [1, 2, 3, 4]
+
+
+async def test_what_ends_map_ends_its_source_too():
+    ended = []
+
+    async def stuck():
+        yield 1
+        try:
+            await asyncio.Event().wait()
+        finally:
+            ended.append(True)
+
+    async with FunctionPool(TWO) as pool:
+        values = pool.map(work.echo, stuck())
+        assert await anext(values) == 1
+        await values.aclose()
+        assert ended
+
+        async def broken():
+            yield 1
+            raise KeyError("the source")
+
+        with pytest.raises(KeyError, match="the source"):
+            [value async for value in pool.map(work.echo, broken())]
+
+
+@pytest.mark.parametrize("waiting", [False, True])
+@pytest.mark.parametrize("ordered", [False, True])
+async def test_map_keeps_to_the_bound_of_the_queue(ordered, waiting):
+    async def slowly():
+        for number in range(40):
+            await asyncio.sleep(0)
+            yield number
+
+    async with FunctionPool(PoolConfig(min_size=1, max_size=1, max_waiting=2)) as pool:
+        values = []
+        async for value in pool.map(work.echo, slowly() if waiting else range(40), ordered=ordered):
+            assert pool.statistics().waiting <= 2
+            values.append(value)
+            if value % 8 == 0:
+                await asyncio.sleep(0.001)  # takes its time now and then
+        assert sorted(values) == list(range(40))
+
+
 async def test_map_ends_with_the_first_error():
     async with FunctionPool(TWO) as pool:
         seen = []

@@ -238,7 +238,8 @@ class FunctionPool:
     ) -> AsyncGenerator[T, None]:
         """Runs ``function(item)`` for each item and yields the values.
 
-        Items are taken as results are, never more than ``max_in_flight`` ahead; ``items`` may be endless. The first
+        Items are taken as results are, never more than ``max_in_flight`` ahead; ``items`` may be endless. Results do not
+        wait for a source that lets us wait. Where ``max_waiting`` has no room, the next item waits until it has. The first
         exception ends the iteration. Whatever ends it, calls under way are cancelled. Close an iterator that is left early
         (``contextlib.aclosing``) to have that done at once.
 
@@ -253,6 +254,7 @@ class FunctionPool:
 
         Raises:
             ConfigError: an option was refused.
+            PoolExhausted: as many wait as may, none of them from here.
         """
         limit = 16 * self.config.most if max_in_flight is None else count("max_in_flight", max_in_flight)
         if not isinstance(items, (Iterable, AsyncIterable)):
