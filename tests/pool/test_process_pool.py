@@ -289,6 +289,30 @@ async def test_the_size_can_be_changed_within_its_limits():
         assert scaled == [(1, 3), (3, 2), (2, 1)]
 
 
+@pytest.mark.row("PO4")
+@pytest.mark.parametrize("somebody_waits", [False, True])
+async def test_leased_workers_that_are_too_many_go_when_they_come_back(somebody_waits):
+    config = PoolConfig(min_size=1, initial_size=4, max_size=4, autoscale=False, idle_timeout=None, health_check=None)
+    async with ProcessPool(CAT, config) as pool:
+        leases = [await pool.acquire() for _ in range(4)]
+        waiting = [asyncio.create_task(use(pool)) for _ in range(20 * somebody_waits)]
+        await asyncio.sleep(0)
+        assert await pool.scale_down(3) == 1
+        for lease in leases:
+            assert await lease.request("still here") == "still here"
+            lease.release()
+        await asyncio.gather(*waiting)
+        async with asyncio.timeout(10):
+            while pool.statistics().destroyed < 3:
+                await asyncio.sleep(0.01)
+        assert pool.statistics().size == 1
+
+
+async def use(pool):
+    async with pool.acquire() as worker:
+        await worker.request("x")
+
+
 async def test_leases_are_events():
     async with ProcessRegistry() as registry, ProcessPool(CAT, ONE, registry=registry, name="cats") as pool:
         async with pool.acquire() as worker:
@@ -317,6 +341,25 @@ async def test_workers_are_replaced_when_they_are_worn_out():
 
 
 @pytest.mark.row("PO5")
+@pytest.mark.row("PO5")
+async def test_the_old_go_though_somebody_always_waits():
+    config = PoolConfig(min_size=1, max_size=1, max_lifetime=0.1, lifetime_jitter=0, health_check=None)
+    async with ProcessPool(CAT, config) as pool:
+        most = 0
+
+        async def insatiable():
+            nonlocal most
+            while pool.statistics().created < 6:
+                await use(pool)
+                figures = pool.statistics()
+                most = max(most, figures.active + figures.starting)
+
+        async with asyncio.timeout(20):
+            await asyncio.gather(*(insatiable() for _ in range(4)))
+        assert most <= 2  # one, and the one that takes its place
+        assert pool.statistics().failed == 0
+
+
 async def test_idle_workers_go_and_the_unwell_too():
     config = PoolConfig(min_size=1, max_size=3, idle_timeout=0.1)
     async with ProcessPool(CAT, config) as pool:

@@ -89,6 +89,20 @@ async def test_those_that_grow_fat_are_replaced():
         assert pool.statistics().lost == 0
 
 
+async def test_those_that_grow_fat_are_replaced_though_they_never_rest():
+    async with FunctionPool(PoolConfig(min_size=1, max_size=1, max_memory_mb=50, prefetch=0)) as pool:
+        seen: set[int] = set()
+
+        async def feed():
+            async with asyncio.timeout(20):
+                while len(seen) < 3:
+                    seen.add(await pool.run(work.grow, 2))
+                    assert pool.statistics().active <= 2
+
+        await asyncio.gather(*(feed() for _ in range(4)))
+        assert pool.statistics().lost == 0
+
+
 async def test_a_check_of_ones_own_removes_who_fails_it():
     asked = []
 

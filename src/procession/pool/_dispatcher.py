@@ -310,6 +310,8 @@ class Dispatcher:
     def freed(self, worker: FunctionWorker) -> None:
         """A worker can take more."""
         if self._queue:
+            if self.config.max_memory_mb is not None:
+                self.fleet.weigh(worker)
             self._fill(worker)
         if not worker.pending and worker.condemned is None and worker.slot.state is SlotState.BUSY:
             self._idle[worker] = None

@@ -202,7 +202,8 @@ class Roster:
 
         Idle ones go when they are worn out and enough others are ready, or must not be used again; when there are
         more than there shall be, the longest idle first; and one that has been idle for too long goes too, which
-        lowers the aim, but never below the least.
+        lowers the aim, but never below the least. Busy ones get nothing more to do when they are worn out and
+        another stands ready in their place, or when there are too many of them.
         """
         start = max(0, self.target - self.size)
         idle = sorted((slot for slot in self if slot.state is _IDLE), key=lambda slot: slot.idle_since)
@@ -227,6 +228,17 @@ class Roster:
                 continue
             ready -= 1
             stop.append(slot)
+        surplus -= self.count(_STARTING)
+        for slot in self:
+            if slot.machine.state is not _BUSY or slot.strict:
+                continue
+            if slot.retiring and ready > max(self.target, 1):
+                slot.strict = True
+                ready -= 1
+            elif not slot.retiring and surplus > 0:
+                self.retire(slot, "surplus", strict=True)
+                surplus -= 1
+                ready -= 1
         return Staffing(start, tuple(stop))
 
     def next_look(self) -> float | None:
