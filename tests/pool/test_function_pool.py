@@ -369,6 +369,18 @@ async def test_a_worker_that_never_becomes_ready_is_given_up():
             pass
 
 
+async def test_who_calls_a_pool_that_fails_to_begin_is_told():
+    pool = FunctionPool(PoolConfig(min_size=1, max_size=1, initializer=work.fail, initargs=("no",)))
+    entering = asyncio.create_task(pool.__aenter__())
+    await asyncio.sleep(0)
+    calling = asyncio.create_task(pool.run(work.echo, 1))
+    with pytest.raises(WorkerStartError):
+        await entering
+    with pytest.raises(PoolClosed):
+        async with asyncio.timeout(10):
+            await calling
+
+
 async def test_what_is_preloaded_is_there_in_every_worker():
     async with FunctionPool(TWO.replace(preload=["decimal"])) as pool:
         assert "decimal" in await pool.run(loaded)

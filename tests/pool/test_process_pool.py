@@ -197,6 +197,46 @@ async def test_an_idle_process_that_dies_is_replaced_before_anybody_has_it():
                 assert await worker.request(str(n)) == str(n)  # type: ignore[attr-defined]
 
 
+@pytest.mark.row("PO6")
+async def test_a_process_that_died_a_moment_ago_is_given_to_nobody():
+    async with ProcessPool(CAT, TWO) as pool:
+        async with pool.acquire() as worker:
+            victim = worker.pid
+        os.kill(victim, signal.SIGKILL)
+        os.waitid(os.P_PID, victim, os.WEXITED | os.WNOWAIT)  # it has ended, and the loop had no turn to hear of it
+        async with pool.acquire() as worker:
+            assert worker.pid != victim
+            assert await worker.request("x") == "x"
+
+        lease = await pool.acquire()
+        others = [await pool.acquire()]
+        waiting = asyncio.create_task(use(pool))
+        await asyncio.sleep(0)
+        os.kill(lease.pid, signal.SIGKILL)
+        os.waitid(os.P_PID, lease.pid, os.WEXITED | os.WNOWAIT)
+        lease.release()
+        async with asyncio.timeout(10):
+            await waiting
+        others[0].release()
+
+
+@pytest.mark.row("PO11")
+async def test_who_waits_for_a_pool_that_fails_to_begin_is_told():
+    async def never(worker):
+        await asyncio.sleep(0.05)
+        raise KeyError("no greeting")
+
+    pool = ProcessPool(CAT, ONE, ready=never)
+    entering = asyncio.create_task(pool.__aenter__())
+    await asyncio.sleep(0)
+    waiting = asyncio.create_task(use(pool))
+    with pytest.raises(WorkerStartError):
+        await entering
+    with pytest.raises(PoolClosed):
+        async with asyncio.timeout(10):
+            await waiting
+
+
 async def test_a_lease_that_ended_badly_is_not_given_to_the_next():
     async with ProcessPool(CAT, ONE) as pool:
         with pytest.raises(ZeroDivisionError):  # noqa: PT012

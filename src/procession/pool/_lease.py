@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import select
 from typing import TYPE_CHECKING
 
 from procession._core.aio import Latch, finish, wait_until
@@ -33,6 +34,10 @@ class LeaseWorker:
         self.cause: WorkerLoss | None = None
         self._spawning = spawning
         self._oom_kills = oom_kills()
+        self._poll: select.poll | None = None
+        if process.pidfd is not None:
+            self._poll = select.poll()
+            self._poll.register(process.pidfd, select.POLLIN)
         if process.command.stderr == "pipe" and process.stderr is not None:
             process.stderr.divert(_TAIL)  # nobody has to read it, and its end is there when it is asked for
 
@@ -44,6 +49,10 @@ class LeaseWorker:
             self.loop.call_soon(pool._worker_ended, self)
 
         self.process._handle.on_exit(ended)
+
+    def has_ended(self) -> bool:
+        """Whether it is over; asks the system, since the loop hears of it only at its next turn."""
+        return self.process.exit is not None or (self._poll is not None and bool(self._poll.poll(0)))
 
     def memory(self) -> int:
         """Bytes of memory of its own."""

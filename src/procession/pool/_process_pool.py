@@ -136,6 +136,7 @@ class ProcessPool:
             await self._fleet.open()
         except BaseException:
             self._closed = True
+            self._turn_away(PoolClosed(self.name))
             raise
         return self
 
@@ -163,16 +164,20 @@ class ProcessPool:
             self._closed = True
             return
         self._closed = True
-        for waiter in list(self._line.line):
-            self._line.leave(waiter)
-            if not waiter.future.done():
-                waiter.future.set_exception(PoolClosed(self.name))
+        self._turn_away(PoolClosed(self.name))
         try:
             while not cancel and self._leases:
                 self._quiet = self._quiet or Latch(loop=self._loop)
                 await asyncio.wait((self._quiet,))
         finally:
             await finish(self._fleet.close(0.0 if self._leases else self.config.stop_grace))
+
+    def _turn_away(self, error: Exception) -> None:
+        """Whoever waits need not wait any longer."""
+        for waiter in list(self._line.line):
+            self._line.leave(waiter)
+            if not waiter.future.done():
+                waiter.future.set_exception(error)
 
     # --------------------------------------------------------------------------------------- leases
 
@@ -195,7 +200,7 @@ class ProcessPool:
         if not len(self._line):
             while self._idle:
                 worker, _ = self._idle.popitem()
-                if worker.process.exit is None:
+                if not worker.has_ended():
                     self._fleet.roster.take(worker.slot)
                     return self._lend(worker, 0.0, now)
         most = self.config.max_waiting
@@ -222,7 +227,7 @@ class ProcessPool:
             raise
         worker = self._line.take(waiter)
         later = self._loop.time()
-        if worker.process.exit is None:
+        if not worker.has_ended():
             return self._lend(worker, later - now, later)
         left = None if timeout is None else max(0.0, timeout - (later - now))
         return await self._acquire(left, priority)  # it ended between being granted and being taken
@@ -284,7 +289,7 @@ class ProcessPool:
 
     def _came_back(self, worker: LeaseWorker) -> None:
         """A worker is free: it goes to who is first, or waits itself."""
-        if worker.process.exit is not None or worker.slot.state is not SlotState.BUSY:
+        if worker.slot.state is not SlotState.BUSY or worker.has_ended():
             return  # it has ended, or is being stopped
         if worker.cause is not None:
             self._discard(worker)
@@ -507,11 +512,7 @@ class _Crew:
         )
 
     def hopeless(self, error: Exception) -> None:
-        pool = self._pool
-        for waiter in list(pool._line.line):
-            pool._line.leave(waiter)
-            if not waiter.future.done():
-                waiter.future.set_exception(error)
+        self._pool._turn_away(error)
 
     def withdraw(self, worker: LeaseWorker) -> bool:
         return self._pool._idle.pop(worker, worker) is None and worker.process.exit is None
