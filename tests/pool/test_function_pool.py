@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import functools
 import logging
 import os
+import socket
 import sys
 
 import pytest
 
 from procession import ConfigError, Priority, ProcessRegistry, ProcessState
-from procession.errors import PoolError
+from procession.errors import PoolError, SpawnError, SpawnFailure
 from procession.pool import (
     FunctionPool,
     MessageTooLarge,
@@ -297,6 +299,8 @@ async def test_bad_options_are_refused_before_anything_happens():
             {"retries": "x"},
             {"priority": "high"},
             {"priority": 1.5},
+            {"kwargs": 5},
+            {"kwargs": ["b"]},
         ):
             with pytest.raises(ConfigError):
                 await pool.run(work.echo, 1, **options)
@@ -379,6 +383,19 @@ async def test_who_calls_a_pool_that_fails_to_begin_is_told():
     with pytest.raises(PoolClosed):
         async with asyncio.timeout(10):
             await calling
+
+
+async def test_a_lack_of_descriptors_is_told_as_such(monkeypatch):
+    def exhausted(*_):
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    async with FunctionPool(PoolConfig(min_size=0, max_size=1, start_failures=1)) as pool:
+        with monkeypatch.context() as patch:
+            patch.setattr(socket, "socketpair", exhausted)
+            with pytest.raises(SpawnError) as caught:
+                await pool.run(work.echo, 1)
+        assert caught.value.reason is SpawnFailure.FD_LIMIT
+        assert await pool.run(work.echo, 1) == 1
 
 
 async def test_what_is_preloaded_is_there_in_every_worker():

@@ -48,6 +48,13 @@ async def test_a_worker_is_leased_and_comes_back():
         pool.release(worker)
         assert worker.is_released
         assert pool.statistics().ok == 2
+        await pool.release(await pool.acquire())  # as other pools ask for
+        await (await pool.acquire()).release()
+        await (await pool.acquire()).discard()
+        assert pool.stats().ok == 5
+        await pool.close()
+        with pytest.raises(PoolClosed):
+            await pool.acquire()
 
 
 async def test_everybody_gets_one_and_nobody_the_same_at_once():
@@ -300,6 +307,8 @@ def test_bad_input_is_refused():
         lambda: PoolConfig(min_size=3, max_size=2),
         lambda: PoolConfig(max_size=0),
         lambda: PoolConfig(idle_timeout=float("nan")),
+        lambda: PoolConfig(env={"A=B": "1"}),
+        lambda: PoolConfig(env={"A": "x\0y"}),
         lambda: PoolConfig(bogus=1),  # type: ignore[call-arg]
         lambda: ProcessPool(CAT).acquire(timeout=-1),
         lambda: ProcessPool(CAT).acquire(priority="high"),  # type: ignore[arg-type]

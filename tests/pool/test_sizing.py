@@ -9,7 +9,7 @@ import pytest
 
 from procession import ProcessRegistry
 from procession.events import PoolScaled
-from procession.pool import FunctionPool, PoolConfig
+from procession.pool import FunctionPool, PoolConfig, suggest_size
 from tests.programs import pool_functions as work
 
 pytestmark = [pytest.mark.both_loops, pytest.mark.row("PO5")]
@@ -200,6 +200,9 @@ async def test_the_figures_add_up():
         assert figures.response.count == 10
         assert 0.01 <= figures.p50 <= figures.p99
         assert figures.mean > 0
+        assert (figures.queue_length, figures.requests_ok, figures.requests_failed) == (1, 10, 1)
+        assert pool.stats().ok == 10
+        assert pool.suggest_size("io") == suggest_size("io") > suggest_size("cpu")
         await asyncio.gather(*running)
     figures = pool.statistics()
     assert (figures.size, figures.active, figures.created, figures.destroyed) == (0, 0, 2, 2)

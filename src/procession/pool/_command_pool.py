@@ -23,6 +23,7 @@ from procession.errors import (
     SignaledError,
     StateError,
 )
+from procession.pool._common import Pool
 from procession.pool._options import count, pool_name, priority_of, retries_of, seconds_or_none
 from procession.pool._statistics import PoolStatistics
 from procession.pool._waiters import Counter
@@ -36,7 +37,7 @@ if TYPE_CHECKING:
 DEFAULT_PRIORITY = 128
 
 
-class CommandPool:
+class CommandPool(Pool):
     """Runs commands, at most ``max_concurrent`` at once.
 
     ::

@@ -149,6 +149,8 @@ class Dispatcher:
             raise PoolClosed(self.name)
         if not callable(function):
             raise ConfigError("function", function, "something that can be called is needed")
+        if kwargs is not None and not isinstance(kwargs, Mapping):
+            raise ConfigError("kwargs", kwargs, "a mapping of names to arguments is needed")
         if type(priority) is not Priority:
             priority_of(priority)
         if type(retries) is not int or retries:

@@ -14,6 +14,7 @@ from procession._types import Priority
 from procession.errors import ConfigError, PoolClosed, StateError
 from procession.pool._adapter import PoolExecutor
 from procession.pool._call import PoolCall
+from procession.pool._common import Pool
 from procession.pool._config import PoolConfig
 from procession.pool._dispatcher import Dispatcher
 from procession.pool._functions import name_of
@@ -29,7 +30,7 @@ T = TypeVar("T")
 _OPTIONS = ("kwargs", "timeout", "retries", "priority")
 
 
-class FunctionPool:
+class FunctionPool(Pool):
     """Runs Python functions in worker processes.
 
     ::

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import select
+from collections.abc import Awaitable
 from typing import TYPE_CHECKING
 
 from procession._core.aio import Latch, finish, wait_until
@@ -212,21 +213,23 @@ class Lease:
             worker.cause = WorkerLoss.CUT_OFF  # it lives, but nobody can talk with it any more
         return worker.loss("leased")
 
-    def release(self) -> None:
-        """Gives the worker back, for whoever is next.
+    def release(self) -> Awaitable[None]:
+        """Gives the worker back, at once, for whoever is next. What it returns may be awaited and need not be.
 
         Raises:
             LeaseError: it was given back before.
         """
-        self._pool.release(self)
+        return self._pool.release(self)
 
-    def discard(self) -> None:
+    def discard(self) -> Awaitable[None]:
         """Gives the worker back to be stopped: nobody else shall have it. Another takes its place.
 
+        What it returns may be awaited and need not be.
+
         Raises:
             LeaseError: it was given back before.
         """
-        self._pool.release(self, discard=True)
+        return self._pool.release(self, discard=True)
 
     def __repr__(self) -> str:
         return f"<Lease {'released' if self._worker is None else self._worker.process!r}>"

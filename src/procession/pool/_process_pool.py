@@ -24,6 +24,7 @@ from procession.errors import (
 )
 from procession.events import WorkerLeased, WorkerReleased
 from procession.pool._autoscale import Load
+from procession.pool._common import DONE, Pool
 from procession.pool._config import PoolConfig
 from procession.pool._fleet import Fleet
 from procession.pool._lease import Lease, LeaseWorker
@@ -49,7 +50,7 @@ class _Waiter:
         self.since = since
 
 
-class ProcessPool:
+class ProcessPool(Pool):
     """Leases long-lived processes, started before they are needed.
 
     ::
@@ -246,8 +247,8 @@ class ProcessPool:
             registry.publish(WorkerLeased(id=worker.slot.id, owner=self.name, pool=self.name, waited=waited))
         return lease
 
-    def release(self, lease: Lease, *, discard: bool = False) -> None:
-        """Takes a worker back.
+    def release(self, lease: Lease, *, discard: bool = False) -> Awaitable[None]:
+        """Takes a worker back, at once. What it returns may be awaited and need not be.
 
         Args:
             lease: what ``acquire()`` gave.
@@ -261,6 +262,7 @@ class ProcessPool:
             self._discard(worker)
         else:
             self._came_back(worker)
+        return DONE
 
     def _take_back(self, lease: Lease) -> LeaseWorker:
         if not isinstance(lease, Lease):
