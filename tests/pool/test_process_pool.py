@@ -19,6 +19,7 @@ from procession.pool import (
     PoolConfig,
     PoolExhausted,
     ProcessPool,
+    SlotState,
     WorkerLoss,
     WorkerLost,
     WorkerStartError,
@@ -124,8 +125,14 @@ async def test_wrong_use_of_leases_is_told():
         with pytest.raises(ConfigError):
             pool.release(3)  # type: ignore[arg-type]
         assert issubclass(LeaseError, StateError)
-        async with pool.acquire() as again:
+        asked = pool.acquire()
+        async with asked as again:
+            with pytest.raises(LeaseError, match="entered already"):
+                await asked.__aenter__()
             assert await again.request("still whole") == "still whole"
+        async with asked as again:
+            assert await again.request("once more") == "once more"
+        assert pool.statistics().running == 0
 
 
 async def test_waiting_too_long_says_for_what():
@@ -360,6 +367,32 @@ async def test_leased_workers_that_are_too_many_go_when_they_come_back(somebody_
 async def use(pool):
     async with pool.acquire() as worker:
         await worker.request("x")
+
+
+async def test_the_workers_and_where_they_stand_can_be_seen():
+    never = asyncio.Event()
+
+    async def ready(worker):
+        if begun:
+            await never.wait()
+
+    begun = False
+    pool = ProcessPool(CAT, PoolConfig(min_size=2, max_size=3), ready=ready)
+    assert not pool.workers
+    async with pool:
+        begun = True
+        async with pool.acquire() as worker:
+            states = {each.pid: each.state for each in pool.workers}
+            assert states.pop(worker.pid) == "busy"
+            assert list(states.values()) == ["idle"]
+            assert {each.uses for each in pool.workers} == {0, 1}
+            scaling = asyncio.create_task(pool.scale_up())
+            await asyncio.sleep(0)
+            assert [each.state for each in pool.workers].count(SlotState.STARTING) == 1
+            scaling.cancel()
+            worker.discard()
+            assert SlotState.STOPPING in {each.state for each in pool.workers}
+    assert not pool.workers
 
 
 async def test_leases_are_events():

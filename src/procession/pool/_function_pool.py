@@ -20,6 +20,7 @@ from procession.pool._dispatcher import Dispatcher
 from procession.pool._functions import name_of
 from procession.pool._map import results
 from procession.pool._options import count, pool_name
+from procession.pool._slots import WorkerInfo
 from procession.pool._statistics import PoolStatistics
 
 if TYPE_CHECKING:
@@ -310,6 +311,11 @@ class FunctionPool(Pool):
         Cancellation: safe; the change goes on.
         """
         return await self._inside().fleet.resize(count("n", n, 0), "resize")
+
+    @property
+    def workers(self) -> tuple[WorkerInfo, ...]:
+        """The workers of this moment, and where each stands."""
+        return () if self._dispatcher is None else self._dispatcher.fleet.roster.look_around()
 
     def statistics(self) -> PoolStatistics:
         """Figures of this moment."""

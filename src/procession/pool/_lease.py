@@ -27,6 +27,7 @@ class LeaseWorker:
 
     def __init__(self, slot: Slot, spawning: Spawning, process: Process) -> None:
         self.slot = slot
+        slot.pid = process.pid
         self.process = process
         self.lease: Lease | None = None
         self.loop: asyncio.AbstractEventLoop = asyncio.get_running_loop()

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Awaitable, Callable, Generator
+from collections.abc import Awaitable, Callable
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Self
 
 from procession._core.aio import Latch, finish
 from procession._core.window import Samples
@@ -23,6 +23,7 @@ from procession.errors import (
     WorkerStartError,
 )
 from procession.events import WorkerLeased, WorkerReleased
+from procession.pool._acquiring import Acquiring
 from procession.pool._autoscale import Load
 from procession.pool._common import DONE, Pool
 from procession.pool._config import PoolConfig
@@ -30,7 +31,7 @@ from procession.pool._fleet import Fleet
 from procession.pool._lease import Lease, LeaseWorker
 from procession.pool._loss import is_stopped
 from procession.pool._options import count, pool_name, priority_of, seconds_or_none
-from procession.pool._slots import Slot, SlotState
+from procession.pool._slots import Slot, SlotState, WorkerInfo
 from procession.pool._statistics import PoolStatistics
 from procession.pool._waiters import Counter
 from procession.process import Spawning
@@ -389,6 +390,11 @@ class ProcessPool(Pool):
         """
         return await self._inside().resize(count("n", n, 0), "resize")
 
+    @property
+    def workers(self) -> tuple[WorkerInfo, ...]:
+        """The workers of this moment, and where each stands."""
+        return self._fleet.roster.look_around() if hasattr(self, "_fleet") else ()
+
     def statistics(self) -> PoolStatistics:
         """Figures of this moment; ``response`` is how long leases were held."""
         if not hasattr(self, "_fleet"):
@@ -416,54 +422,6 @@ class ProcessPool(Pool):
     def __repr__(self) -> str:
         state = "closed" if self._closed else "open" if self._open else "not entered"
         return f"<ProcessPool {self.name} of {self.command.display()}: {state}>"
-
-
-class Acquiring:
-    """A worker that was asked for: ``async with`` it, or ``await`` it and release the lease yourself."""
-
-    __slots__ = ("_lease", "_pool", "_priority", "_timeout")
-
-    def __init__(self, pool: ProcessPool, timeout: float | None, priority: int) -> None:
-        self._pool = pool
-        self._timeout = timeout
-        self._priority = priority
-        self._lease: Lease | None = None
-
-    def __await__(self) -> Generator[Any, None, Lease]:
-        """Waits for the worker.
-
-        Raises:
-            PoolClosed: the pool is closed.
-            PoolExhausted: as many wait as may.
-            AcquireTimeout: none could be had in time; ``phase`` says why.
-            WorkerStartError: none can be started.
-
-        Cancellation: safe; a worker that was already granted goes to the next.
-        """
-        return self._pool._acquire(self._timeout, self._priority).__await__()
-
-    async def __aenter__(self) -> Lease:
-        """Waits for the worker; raises as awaiting it does.
-
-        Cancellation: safe; a worker that was already granted goes to the next.
-        """
-        self._lease = await self
-        return self._lease
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        """Gives the worker back; after an exception it is reset or replaced.
-
-        Cancellation: safe; the worker is then replaced.
-        """
-        lease, self._lease = self._lease, None
-        if lease is None or lease.is_released:
-            return
-        if error is None:
-            lease.release()
-        else:
-            await finish(self._pool._left_by_exception(lease))
 
 
 class _Crew:

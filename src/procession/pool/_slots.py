@@ -69,6 +69,7 @@ class Slot:
         retiring: why it is to be replaced, or empty.
         strict: whether it must not be used again, though its replacement is not ready.
         survived: calls or leases that ended well, for telling a crash storm from a single crash.
+        pid: its process, once there is one.
     """
 
     id: str
@@ -83,6 +84,7 @@ class Slot:
     retiring: str = ""
     strict: bool = False
     survived: int = 0
+    pid: int | None = None
 
     def __post_init__(self) -> None:
         self.machine = Machine(self.id, SLOT_MOVES)
@@ -107,6 +109,25 @@ class Slot:
         if wear.max_memory is not None and self.memory - self.baseline > wear.max_memory:
             return "max_memory"
         return ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WorkerInfo:
+    """One worker at one moment.
+
+    Attributes:
+        id: the worker's id.
+        pid: its process id; ``None`` before there is a process.
+        state: where it stands.
+        uses: calls or leases it has been given.
+        retiring: why it is to be replaced, or empty.
+    """
+
+    id: str
+    pid: int | None
+    state: SlotState
+    uses: int
+    retiring: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,6 +156,13 @@ class Roster:
 
     def __iter__(self) -> Iterator[Slot]:
         return iter(self.slots.values())
+
+    def look_around(self) -> tuple[WorkerInfo, ...]:
+        """All of them as they are now, the oldest first."""
+        return tuple(
+            WorkerInfo(id=slot.id, pid=slot.pid, state=slot.state, uses=slot.uses, retiring=slot.retiring)
+            for slot in self
+        )
 
     def count(self, *states: SlotState) -> int:
         """How many stand in one of ``states``."""
