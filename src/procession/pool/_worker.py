@@ -313,7 +313,7 @@ def prepare_main(main: tuple[str, str] | None) -> bool:
             found = runpy.run_module(what, run_name="__mp_main__", alter_sys=True)
         else:
             found = runpy.run_path(what, run_name="__mp_main__")
-    except BaseException as error:  # noqa: BLE001 - anybody's code; SystemExit is what programs end with
+    except BaseException as error:  # SystemExit is what programs end with
         _main_failed = (
             f"a worker ran {what} once more, to find what is defined in it, and that raised {type(error).__name__}: "
             f'{plain(error)}; what starts the program belongs under if __name__ == "__main__":'
