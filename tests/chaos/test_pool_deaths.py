@@ -249,6 +249,28 @@ async def test_a_stopped_worker_is_found_out():
         assert caught.value.cause is WorkerLoss.HUNG
 
 
+@pytest.mark.parametrize("how", ["timeout", "cancel"])
+async def test_a_stopped_worker_holds_up_nobody_who_gives_up_on_it(how):
+    config = PoolConfig(min_size=1, max_size=1, health_check=None)
+    async with asyncio.timeout(20):
+        async with FunctionPool(config) as pool:
+            who = await pool.run(work.pid)
+            os.kill(who, signal.SIGSTOP)
+            if how == "timeout":
+                with pytest.raises(CallTimeout):
+                    await pool.run(work.pid, timeout=0.1)
+            else:
+                given_up = pool.submit(work.pid)
+                await asyncio.sleep(0.05)
+                given_up.cancel()
+            assert await pool.run(work.pid) != who
+            os.kill(await pool.run(work.pid), signal.SIGSTOP)
+            given_up = pool.submit(work.pid)
+            await asyncio.sleep(0.05)
+            given_up.cancel()
+            await asyncio.sleep(0)
+
+
 async def test_a_template_that_dies_is_replaced():
     async with FunctionPool(TWO) as pool:
         starter = pool._dispatcher.starter  # type: ignore[union-attr]

@@ -159,5 +159,50 @@ async def test_closing_waits_or_cancels():
             waiting = pool.submit(Command("true"))
             await asyncio.sleep(0.05)
             raise ZeroDivisionError
-    assert running.cancelled()
-    assert waiting.cancelled() or isinstance(waiting.exception(), PoolClosed)
+    assert isinstance(running.exception(), PoolClosed)
+    assert isinstance(waiting.exception(), PoolClosed)
+
+
+@pytest.mark.row("PO11")
+async def test_closing_at_once_is_told_to_callers_and_does_not_cancel_them():
+    async def caller(pool, program):
+        try:
+            await pool.execute(program)
+        except PoolClosed:
+            await asyncio.sleep(0)  # goes on with something else
+            task = asyncio.current_task()
+            return task and task.cancelling()
+        return None
+
+    async with CommandPool(1) as pool:
+        sleep = Command("sleep", "60", grace=0.1)
+        callers = [asyncio.create_task(caller(pool, sleep)) for _ in range(3)]
+        cancelled = asyncio.create_task(caller(pool, sleep))
+        again = pool.submit(Command("false"), retries=1, retry_delay=60)
+        while pool.statistics().busy < 1:
+            await asyncio.sleep(0)
+        unbegun = pool.submit(sleep)
+        cancelled.cancel()
+        await pool.aclose(cancel=True)
+        assert await asyncio.gather(*callers) == [0, 0, 0]
+        assert (await asyncio.gather(cancelled, return_exceptions=True))[0].__class__ is asyncio.CancelledError
+        assert [type(task.exception()) for task in (again, unbegun)] == [PoolClosed, PoolClosed]
+
+
+async def test_a_command_gets_its_input_by_either_name():
+    async with CommandPool() as pool:
+        assert (await pool.execute(Command("cat"), input_data=b"abc")).stdout == b"abc"
+        with pytest.raises(ConfigError, match="input_data"):
+            await pool.execute(Command("cat"), input="a", input_data="b")
+        with pytest.raises(ExecutionTimeout):
+            await pool.execute(Command("sleep", "60"), timeout="50ms")  # type: ignore[arg-type]
+
+
+async def test_submit_refuses_before_anything_happens():
+    async with CommandPool() as pool:
+        for options in ({"priority": 256}, {"retries": -1}, {"timeout": -1}, {"retry_delay": "soon"}):
+            with pytest.raises(ConfigError):
+                pool.submit(Command("true"), **options)
+        with pytest.raises(ConfigError):
+            pool.submit("true")  # type: ignore[arg-type]
+        assert pool.statistics().created == 0

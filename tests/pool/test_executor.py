@@ -151,6 +151,26 @@ def test_functions_of_the_main_program_work_and_the_program_ends(tmp_path, end):
     assert (done.returncode, done.stdout, done.stderr) == (0, "[0, 2, 4, 6, 8]\n", "")
 
 
+@pytest.mark.row("PO8")
+def test_a_program_that_starts_without_being_asked_is_told_why_that_does_not_work(tmp_path):
+    script = tmp_path / "main.py"
+    script.write_text(
+        "import sys\n"
+        "from procession.pool import Executor, NotPicklable\n"
+        "def double(n): return 2 * n\n"
+        "if __name__ != '__main__': sys.exit(3)\n"
+        "with Executor(1) as executor:\n"
+        "    for _ in range(2): print(executor.submit(double, 4).exception())\n"
+        "    print(executor.submit(pow, 2, 3).result())\n"
+    )
+    done = subprocess.run([sys.executable, str(script)], capture_output=True, text=True, timeout=30)
+    first, second, third = done.stdout.splitlines()
+    assert first == second
+    assert "SystemExit: 3" in first
+    assert 'if __name__ == "__main__"' in first
+    assert (third, done.stderr) == ("8", "")
+
+
 def test_an_initializer_that_raises_breaks_it_before_anybody_is_told():
     executor = Executor(1, initializer=work.begin_badly)
     with executor:

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import functools
 import logging
 import os
+import socket
 import sys
 
 import pytest
 
 from procession import ConfigError, Priority, ProcessRegistry, ProcessState
-from procession.errors import PoolError
+from procession.errors import PoolError, SpawnError, SpawnFailure
 from procession.pool import (
     FunctionPool,
     MessageTooLarge,
@@ -85,6 +87,65 @@ async def test_map_keeps_the_order_or_not_and_takes_items_as_it_goes():
         assert [await anext(values) for _ in range(10)] == list(range(10))
         assert len(taken) <= 10 + 2 * 4
         await values.aclose()
+
+
+async def test_map_hands_out_results_while_its_source_lets_it_wait():
+    async with FunctionPool(TWO) as pool:
+        questions: asyncio.Queue[int] = asyncio.Queue()
+        questions.put_nowait(1)
+
+        async def follow_ups():
+            while (question := await questions.get()) < 5:
+                yield question
+
+        answers = []
+        async with asyncio.timeout(20):
+            async for answer in pool.map(work.echo, follow_ups()):
+                answers.append(answer)
+                questions.put_nowait(answer + 1)
+        assert answers == [1, 2, 3, 4]
+
+
+async def test_what_ends_map_ends_its_source_too():
+    ended = []
+
+    async def stuck():
+        yield 1
+        try:
+            await asyncio.Event().wait()
+        finally:
+            ended.append(True)
+
+    async with FunctionPool(TWO) as pool:
+        values = pool.map(work.echo, stuck())
+        assert await anext(values) == 1
+        await values.aclose()
+        assert ended
+
+        async def broken():
+            yield 1
+            raise KeyError("the source")
+
+        with pytest.raises(KeyError, match="the source"):
+            [value async for value in pool.map(work.echo, broken())]
+
+
+@pytest.mark.parametrize("waiting", [False, True])
+@pytest.mark.parametrize("ordered", [False, True])
+async def test_map_keeps_to_the_bound_of_the_queue(ordered, waiting):
+    async def slowly():
+        for number in range(40):
+            await asyncio.sleep(0)
+            yield number
+
+    async with FunctionPool(PoolConfig(min_size=1, max_size=1, max_waiting=2)) as pool:
+        values = []
+        async for value in pool.map(work.echo, slowly() if waiting else range(40), ordered=ordered):
+            assert pool.statistics().waiting <= 2
+            values.append(value)
+            if value % 8 == 0:
+                await asyncio.sleep(0.001)  # takes its time now and then
+        assert sorted(values) == list(range(40))
 
 
 async def test_map_ends_with_the_first_error():
@@ -238,6 +299,8 @@ async def test_bad_options_are_refused_before_anything_happens():
             {"retries": "x"},
             {"priority": "high"},
             {"priority": 1.5},
+            {"kwargs": 5},
+            {"kwargs": ["b"]},
         ):
             with pytest.raises(ConfigError):
                 await pool.run(work.echo, 1, **options)
@@ -308,6 +371,31 @@ async def test_a_worker_that_never_becomes_ready_is_given_up():
     with pytest.raises(WorkerStartError, match=r"not ready after 0\.5 s"):
         async with FunctionPool(PoolConfig(initializer=work.begin_slowly, start_timeout=0.5)):
             pass
+
+
+async def test_who_calls_a_pool_that_fails_to_begin_is_told():
+    pool = FunctionPool(PoolConfig(min_size=1, max_size=1, initializer=work.fail, initargs=("no",)))
+    entering = asyncio.create_task(pool.__aenter__())
+    await asyncio.sleep(0)
+    calling = asyncio.create_task(pool.run(work.echo, 1))
+    with pytest.raises(WorkerStartError):
+        await entering
+    with pytest.raises(PoolClosed):
+        async with asyncio.timeout(10):
+            await calling
+
+
+async def test_a_lack_of_descriptors_is_told_as_such(monkeypatch):
+    def exhausted(*_):
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    async with FunctionPool(PoolConfig(min_size=0, max_size=1, start_failures=1)) as pool:
+        with monkeypatch.context() as patch:
+            patch.setattr(socket, "socketpair", exhausted)
+            with pytest.raises(SpawnError) as caught:
+                await pool.run(work.echo, 1)
+        assert caught.value.reason is SpawnFailure.FD_LIMIT
+        assert await pool.run(work.echo, 1) == 1
 
 
 async def test_what_is_preloaded_is_there_in_every_worker():

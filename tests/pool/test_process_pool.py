@@ -19,6 +19,7 @@ from procession.pool import (
     PoolConfig,
     PoolExhausted,
     ProcessPool,
+    SlotState,
     WorkerLoss,
     WorkerLost,
     WorkerStartError,
@@ -48,6 +49,13 @@ async def test_a_worker_is_leased_and_comes_back():
         pool.release(worker)
         assert worker.is_released
         assert pool.statistics().ok == 2
+        await pool.release(await pool.acquire())  # as other pools ask for
+        await (await pool.acquire()).release()
+        await (await pool.acquire()).discard()
+        assert pool.stats().ok == 5
+        await pool.close()
+        with pytest.raises(PoolClosed):
+            await pool.acquire()
 
 
 async def test_everybody_gets_one_and_nobody_the_same_at_once():
@@ -117,8 +125,14 @@ async def test_wrong_use_of_leases_is_told():
         with pytest.raises(ConfigError):
             pool.release(3)  # type: ignore[arg-type]
         assert issubclass(LeaseError, StateError)
-        async with pool.acquire() as again:
+        asked = pool.acquire()
+        async with asked as again:
+            with pytest.raises(LeaseError, match="entered already"):
+                await asked.__aenter__()
             assert await again.request("still whole") == "still whole"
+        async with asked as again:
+            assert await again.request("once more") == "once more"
+        assert pool.statistics().running == 0
 
 
 async def test_waiting_too_long_says_for_what():
@@ -197,6 +211,46 @@ async def test_an_idle_process_that_dies_is_replaced_before_anybody_has_it():
                 assert await worker.request(str(n)) == str(n)  # type: ignore[attr-defined]
 
 
+@pytest.mark.row("PO6")
+async def test_a_process_that_died_a_moment_ago_is_given_to_nobody():
+    async with ProcessPool(CAT, TWO) as pool:
+        async with pool.acquire() as worker:
+            victim = worker.pid
+        os.kill(victim, signal.SIGKILL)
+        os.waitid(os.P_PID, victim, os.WEXITED | os.WNOWAIT)  # it has ended, and the loop had no turn to hear of it
+        async with pool.acquire() as worker:
+            assert worker.pid != victim
+            assert await worker.request("x") == "x"
+
+        lease = await pool.acquire()
+        others = [await pool.acquire()]
+        waiting = asyncio.create_task(use(pool))
+        await asyncio.sleep(0)
+        os.kill(lease.pid, signal.SIGKILL)
+        os.waitid(os.P_PID, lease.pid, os.WEXITED | os.WNOWAIT)
+        lease.release()
+        async with asyncio.timeout(10):
+            await waiting
+        others[0].release()
+
+
+@pytest.mark.row("PO11")
+async def test_who_waits_for_a_pool_that_fails_to_begin_is_told():
+    async def never(worker):
+        await asyncio.sleep(0.05)
+        raise KeyError("no greeting")
+
+    pool = ProcessPool(CAT, ONE, ready=never)
+    entering = asyncio.create_task(pool.__aenter__())
+    await asyncio.sleep(0)
+    waiting = asyncio.create_task(use(pool))
+    with pytest.raises(WorkerStartError):
+        await entering
+    with pytest.raises(PoolClosed):
+        async with asyncio.timeout(10):
+            await waiting
+
+
 async def test_a_lease_that_ended_badly_is_not_given_to_the_next():
     async with ProcessPool(CAT, ONE) as pool:
         with pytest.raises(ZeroDivisionError):  # noqa: PT012
@@ -260,6 +314,8 @@ def test_bad_input_is_refused():
         lambda: PoolConfig(min_size=3, max_size=2),
         lambda: PoolConfig(max_size=0),
         lambda: PoolConfig(idle_timeout=float("nan")),
+        lambda: PoolConfig(env={"A=B": "1"}),
+        lambda: PoolConfig(env={"A": "x\0y"}),
         lambda: PoolConfig(bogus=1),  # type: ignore[call-arg]
         lambda: ProcessPool(CAT).acquire(timeout=-1),
         lambda: ProcessPool(CAT).acquire(priority="high"),  # type: ignore[arg-type]
@@ -287,6 +343,56 @@ async def test_the_size_can_be_changed_within_its_limits():
                     await pool.scale_up(n)  # type: ignore[arg-type]
         scaled = [(event.old, event.new) for event in registry.history(PoolScaled)]  # type: ignore[attr-defined]
         assert scaled == [(1, 3), (3, 2), (2, 1)]
+
+
+@pytest.mark.row("PO4")
+@pytest.mark.parametrize("somebody_waits", [False, True])
+async def test_leased_workers_that_are_too_many_go_when_they_come_back(somebody_waits):
+    config = PoolConfig(min_size=1, initial_size=4, max_size=4, autoscale=False, idle_timeout=None, health_check=None)
+    async with ProcessPool(CAT, config) as pool:
+        leases = [await pool.acquire() for _ in range(4)]
+        waiting = [asyncio.create_task(use(pool)) for _ in range(20 * somebody_waits)]
+        await asyncio.sleep(0)
+        assert await pool.scale_down(3) == 1
+        for lease in leases:
+            assert await lease.request("still here") == "still here"
+            lease.release()
+        await asyncio.gather(*waiting)
+        async with asyncio.timeout(10):
+            while pool.statistics().destroyed < 3:
+                await asyncio.sleep(0.01)
+        assert pool.statistics().size == 1
+
+
+async def use(pool):
+    async with pool.acquire() as worker:
+        await worker.request("x")
+
+
+async def test_the_workers_and_where_they_stand_can_be_seen():
+    never = asyncio.Event()
+
+    async def ready(worker):
+        if begun:
+            await never.wait()
+
+    begun = False
+    pool = ProcessPool(CAT, PoolConfig(min_size=2, max_size=3), ready=ready)
+    assert not pool.workers
+    async with pool:
+        begun = True
+        async with pool.acquire() as worker:
+            states = {each.pid: each.state for each in pool.workers}
+            assert states.pop(worker.pid) == "busy"
+            assert list(states.values()) == ["idle"]
+            assert {each.uses for each in pool.workers} == {0, 1}
+            scaling = asyncio.create_task(pool.scale_up())
+            await asyncio.sleep(0)
+            assert [each.state for each in pool.workers].count(SlotState.STARTING) == 1
+            scaling.cancel()
+            worker.discard()
+            assert SlotState.STOPPING in {each.state for each in pool.workers}
+    assert not pool.workers
 
 
 async def test_leases_are_events():
@@ -317,6 +423,25 @@ async def test_workers_are_replaced_when_they_are_worn_out():
 
 
 @pytest.mark.row("PO5")
+@pytest.mark.row("PO5")
+async def test_the_old_go_though_somebody_always_waits():
+    config = PoolConfig(min_size=1, max_size=1, max_lifetime=0.1, lifetime_jitter=0, health_check=None)
+    async with ProcessPool(CAT, config) as pool:
+        most = 0
+
+        async def insatiable():
+            nonlocal most
+            while pool.statistics().created < 6:
+                await use(pool)
+                figures = pool.statistics()
+                most = max(most, figures.active + figures.starting)
+
+        async with asyncio.timeout(20):
+            await asyncio.gather(*(insatiable() for _ in range(4)))
+        assert most <= 2  # one, and the one that takes its place
+        assert pool.statistics().failed == 0
+
+
 async def test_idle_workers_go_and_the_unwell_too():
     config = PoolConfig(min_size=1, max_size=3, idle_timeout=0.1)
     async with ProcessPool(CAT, config) as pool:

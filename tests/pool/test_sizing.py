@@ -9,7 +9,7 @@ import pytest
 
 from procession import ProcessRegistry
 from procession.events import PoolScaled
-from procession.pool import FunctionPool, PoolConfig
+from procession.pool import FunctionPool, PoolConfig, suggest_size
 from tests.programs import pool_functions as work
 
 pytestmark = [pytest.mark.both_loops, pytest.mark.row("PO5")]
@@ -86,6 +86,20 @@ async def test_those_that_grow_fat_are_replaced():
         async with asyncio.timeout(10):
             while await pool.run(work.pid) == first:
                 await asyncio.sleep(0.02)
+        assert pool.statistics().lost == 0
+
+
+async def test_those_that_grow_fat_are_replaced_though_they_never_rest():
+    async with FunctionPool(PoolConfig(min_size=1, max_size=1, max_memory_mb=50, prefetch=0)) as pool:
+        seen: set[int] = set()
+
+        async def feed():
+            async with asyncio.timeout(20):
+                while len(seen) < 3:
+                    seen.add(await pool.run(work.grow, 2))
+                    assert pool.statistics().active <= 2
+
+        await asyncio.gather(*(feed() for _ in range(4)))
         assert pool.statistics().lost == 0
 
 
@@ -186,6 +200,9 @@ async def test_the_figures_add_up():
         assert figures.response.count == 10
         assert 0.01 <= figures.p50 <= figures.p99
         assert figures.mean > 0
+        assert (figures.queue_length, figures.requests_ok, figures.requests_failed) == (1, 10, 1)
+        assert pool.stats().ok == 10
+        assert pool.suggest_size("io") == suggest_size("io") > suggest_size("cpu")
         await asyncio.gather(*running)
     figures = pool.statistics()
     assert (figures.size, figures.active, figures.created, figures.destroyed) == (0, 0, 2, 2)

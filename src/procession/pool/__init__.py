@@ -13,6 +13,7 @@ from procession.errors import RemoteTraceback as RemoteTraceback
 from procession.errors import WorkerLoss as WorkerLoss
 from procession.errors import WorkerLost as WorkerLost
 from procession.errors import WorkerStartError as WorkerStartError
+from procession.pool._acquiring import Acquiring as Acquiring
 from procession.pool._adapter import BrokenStart as BrokenStart
 from procession.pool._adapter import BrokenWorker as BrokenWorker
 from procession.pool._adapter import PoolExecutor as PoolExecutor
@@ -23,10 +24,10 @@ from procession.pool._executor import Executor as Executor
 from procession.pool._function_pool import FunctionPool as FunctionPool
 from procession.pool._lease import Lease as Lease
 from procession.pool._output import WorkerOutput as WorkerOutput
-from procession.pool._process_pool import Acquiring as Acquiring
 from procession.pool._process_pool import ProcessPool as ProcessPool
 from procession.pool._slots import SLOT_MOVES as SLOT_MOVES
 from procession.pool._slots import SlotState as SlotState
+from procession.pool._slots import WorkerInfo as WorkerInfo
 from procession.pool._state import worker_state as worker_state
 from procession.pool._statistics import PoolStatistics as PoolStatistics
 from procession.pool._statistics import suggest_size as suggest_size

@@ -23,6 +23,7 @@ from procession.errors import (
     SignaledError,
     StateError,
 )
+from procession.pool._common import Pool
 from procession.pool._options import count, pool_name, priority_of, retries_of, seconds_or_none
 from procession.pool._statistics import PoolStatistics
 from procession.pool._waiters import Counter
@@ -36,7 +37,7 @@ if TYPE_CHECKING:
 DEFAULT_PRIORITY = 128
 
 
-class CommandPool:
+class CommandPool(Pool):
     """Runs commands, at most ``max_concurrent`` at once.
 
     ::
@@ -76,11 +77,12 @@ class CommandPool:
         self._running = 0
         self._entered = 0  # calls of execute() that have not returned
         self._tasks: set[asyncio.Task[Completed]] = set()
-        self._all: set[asyncio.Task[Any]] = set()
+        self._all: set[asyncio.Task[Any]] = set()  # whose execute() has begun and has not returned
+        self._cut: set[asyncio.Task[Any]] = set()  # those that were cancelled because the pool closes
         self._idle: Latch | None = None
         self._response = Samples()
         self._ok = self._errors = self._retried = self._cancelled = self._started = 0
-        self._open = self._closed = False
+        self._open = self._closed = self._is_shut = False
 
     # ------------------------------------------------------------------------------------- its life
 
@@ -114,7 +116,7 @@ class CommandPool:
         """Closes the pool; may be called twice. Nothing new is accepted.
 
         Args:
-            cancel: do not wait for what waits and runs: commands are stopped, and what waits fails with ``PoolClosed``.
+            cancel: do not wait for what waits and runs: commands are stopped, and all of that fails with ``PoolClosed``.
 
         Cancellation: what is left is cancelled too; the cancellation goes on when no command is left.
         """
@@ -128,11 +130,9 @@ class CommandPool:
             await finish(self._shut())
 
     async def _shut(self) -> None:
-        for future in list(self._line.line):
-            self._line.leave(future)
-            if not future.done():
-                future.set_exception(PoolClosed(self.name))
-        for task in list(self._all):
+        self._is_shut = True
+        for task in self._all - self._cut:
+            self._cut.add(task)
             task.cancel()
         await self._until_idle()
 
@@ -149,6 +149,7 @@ class CommandPool:
         command: Command,
         *,
         input: Input | None = None,
+        input_data: Input | None = None,
         timeout: float | None = None,
         priority: int = DEFAULT_PRIORITY,
         retries: int | RetryPolicy = 0,
@@ -161,6 +162,7 @@ class CommandPool:
         Args:
             command: what to run.
             input: what it reads on stdin, as for ``run()``. With ``retries`` it has to be something that can be read again.
+            input_data: another name of ``input``.
             timeout: seconds one attempt may take, from its start; default: the command's own.
             priority: 0 to 255; the smaller number goes first.
             retries: how often it is tried again when it exits with another code than 0, is ended by a signal, or takes too
@@ -186,25 +188,60 @@ class CommandPool:
         """
         if self._closed or not self._open:
             raise PoolClosed(self.name)
-        return await self._execute(command, input, timeout, priority, retries, retry_delay, check, max_output)
+        return await self._prepared(
+            command,
+            input=input,
+            input_data=input_data,
+            timeout=timeout,
+            priority=priority,
+            retries=retries,
+            retry_delay=retry_delay,
+            check=check,
+            max_output=max_output,
+        )
 
-    async def _execute(
+    def _prepared(
         self,
         command: Command,
+        *,
         input: Input | None = None,
+        input_data: Input | None = None,
         timeout: float | None = None,
         priority: int = DEFAULT_PRIORITY,
         retries: int | RetryPolicy = 0,
         retry_delay: float = 0.0,
         check: bool = False,
         max_output: int | None = None,
-    ) -> Completed:
+    ) -> Coroutine[Any, Any, Completed]:
+        """Checks what was asked for, before anything happens."""
         if not isinstance(command, Command):
             raise ConfigError("command", command, 'a Command is needed: Command("gzip", path)')
-        seconds_or_none("timeout", timeout)
-        priority_of(priority, 0, 255)
-        policy = retries_of(retries)
-        delay = duration("retry_delay", retry_delay)
+        if input_data is not None and input is not None:
+            raise ConfigError("input_data", input_data, "it is another name of input, which was given too")
+        return self._execute(
+            command,
+            input if input_data is None else input_data,
+            seconds_or_none("timeout", timeout),
+            priority_of(priority, 0, 255),
+            retries_of(retries),
+            duration("retry_delay", retry_delay),
+            check,
+            max_output,
+        )
+
+    async def _execute(
+        self,
+        command: Command,
+        input: Input | None,
+        timeout: float | None,
+        priority: int,
+        policy: int | RetryPolicy,
+        delay: float,
+        check: bool,
+        max_output: int | None,
+    ) -> Completed:
+        if self._is_shut:
+            raise PoolClosed(self.name)
 
         async def attempt() -> Completed:
             await self._enter(priority)
@@ -224,6 +261,7 @@ class CommandPool:
 
         task = asyncio.current_task()
         assert task is not None
+        before = task.cancelling()
         self._entered += 1
         self._all.add(task)
         began = self._loop.time()
@@ -237,6 +275,10 @@ class CommandPool:
             return completed
         except asyncio.CancelledError:
             self._cancelled += 1
+            if task in self._cut:
+                self._cut.discard(task)
+                if task.uncancel() <= before:
+                    raise PoolClosed(self.name) from None  # it was we who cancelled it, and nobody else
             raise
         except (ExitError, SignaledError):
             raise
@@ -246,6 +288,9 @@ class CommandPool:
         finally:
             self._entered -= 1
             self._all.discard(task)
+            if task in self._cut:
+                self._cut.discard(task)
+                task.uncancel()  # something else came first
             self._calm()
 
     async def _tried(
@@ -319,17 +364,18 @@ class CommandPool:
             options: as for :meth:`execute`.
 
         Raises:
+            ConfigError: an option was refused.
             PoolClosed: the pool is closed.
         """
         if self._closed or not self._open:
             raise PoolClosed(self.name)
-        task = self._loop.create_task(self._execute(command, **options))
+        task = self._loop.create_task(self._prepared(command, **options))
         self._tasks.add(task)
-        self._all.add(task)
 
         def done(task: asyncio.Task[Completed]) -> None:
             self._tasks.discard(task)
-            self._all.discard(task)
+            if self._is_shut and not task.cancelled():
+                task.exception()  # whoever closes a pool at once knows; nobody has to be told by the log
             self._calm()
 
         task.add_done_callback(done)

@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, model_validator
 
+from procession import _fields
 from procession._core.config import Config, Seconds, no_bool
 from procession.errors import ConfigError
 from procession.pool._slots import Wear
@@ -114,7 +115,9 @@ class PoolConfig(Config):
     prefetch: Annotated[_Count, Field(ge=0, le=512)] = 64
     max_message_mb: Annotated[float, BeforeValidator(no_bool), Field(gt=0, allow_inf_nan=False)] = 1024.0
     poison_after: Annotated[_Count, Field(ge=1)] = 3
-    env: dict[str, str | None] = Field(default_factory=dict, repr=False)
+    env: Annotated[dict[str, str | None], BeforeValidator(_fields.environment)] = Field(
+        default_factory=dict, repr=False
+    )
     on_output: Annotated[Callable[[Any], object] | None, BeforeValidator(_callable)] = None
 
     @model_validator(mode="after")

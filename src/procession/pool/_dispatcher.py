@@ -75,7 +75,7 @@ class Dispatcher:
             await self.fleet.open()
         except BaseException:
             self.closing = True
-            await self.starter.close()
+            await self.shut()
             raise
 
     async def drained(self) -> None:
@@ -89,7 +89,9 @@ class Dispatcher:
             await asyncio.wait((self._quiet,))
 
     def _is_busy(self) -> bool:
-        return bool(self._queue or self._delayed) or any(worker.pending for worker in self.fleet)
+        if self._queue or self._delayed:
+            return True
+        return any(sent.call is not None for worker in self.fleet for sent in worker.pending)
 
     def _calm(self) -> None:
         if self._quiet is not None and not self._is_busy():
@@ -147,6 +149,8 @@ class Dispatcher:
             raise PoolClosed(self.name)
         if not callable(function):
             raise ConfigError("function", function, "something that can be called is needed")
+        if kwargs is not None and not isinstance(kwargs, Mapping):
+            raise ConfigError("kwargs", kwargs, "a mapping of names to arguments is needed")
         if type(priority) is not Priority:
             priority_of(priority)
         if type(retries) is not int or retries:
@@ -228,7 +232,7 @@ class Dispatcher:
             return
         self._cancelled += 1
         error = CallTimeout(call.name, call.timeout, "waiting")
-        if self._take_out(call) or call.worker is None or call.worker.take_back(call):
+        if self._take_out(call) or call.worker is None or self._took_back(call, call.worker):
             self._settle(call, error)
         else:
             error.phase = "running"
@@ -265,9 +269,21 @@ class Dispatcher:
         if call.worker is None:
             return None  # it was answered
         self._cancelled += 1
-        if call.worker.take_back(call):
+        if self._took_back(call, call.worker):
             return None
         return self._condemn(call, asyncio.CancelledError())
+
+    def _took_back(self, call: Call, worker: FunctionWorker) -> bool:
+        """Takes back a call that was sent; ``False`` when it may have been begun. Who was stopped before is killed."""
+        was_next = worker.pending and worker.pending[0] is call.sent
+        if not worker.take_back(call):
+            return False
+        if was_next and is_stopped(worker.process.pid):
+            self._idle.pop(worker, None)
+            worker.kill(WorkerLoss.HUNG)
+            self.moved(worker.take_back_all())
+        self._calm()
+        return True
 
     def _settle(self, call: Call, error: BaseException | None, value: object = None) -> None:
         if call.timer is not None:
@@ -310,6 +326,8 @@ class Dispatcher:
     def freed(self, worker: FunctionWorker) -> None:
         """A worker can take more."""
         if self._queue:
+            if self.config.max_memory_mb is not None:
+                self.fleet.weigh(worker)
             self._fill(worker)
         if not worker.pending and worker.condemned is None and worker.slot.state is SlotState.BUSY:
             self._idle[worker] = None

@@ -397,6 +397,13 @@ class Fleet(Generic[W]):
         self._measured[worker.slot.id] = now
         worker.slot.memory = worker.memory()
 
+    def weigh(self, worker: W) -> None:
+        """The same for one that goes on working: it may never have nothing to do."""
+        self.measure(worker, self._now())
+        slot = worker.slot
+        if not slot.retiring and slot.worn(self.roster.wear, self._now()):
+            self.poke()
+
     def given_back(self, worker: W) -> None:
         """A worker has nothing to do any more."""
         now = self._now()

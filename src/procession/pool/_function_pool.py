@@ -14,11 +14,13 @@ from procession._types import Priority
 from procession.errors import ConfigError, PoolClosed, StateError
 from procession.pool._adapter import PoolExecutor
 from procession.pool._call import PoolCall
+from procession.pool._common import Pool
 from procession.pool._config import PoolConfig
 from procession.pool._dispatcher import Dispatcher
 from procession.pool._functions import name_of
 from procession.pool._map import results
 from procession.pool._options import count, pool_name
+from procession.pool._slots import WorkerInfo
 from procession.pool._statistics import PoolStatistics
 
 if TYPE_CHECKING:
@@ -29,7 +31,7 @@ T = TypeVar("T")
 _OPTIONS = ("kwargs", "timeout", "retries", "priority")
 
 
-class FunctionPool:
+class FunctionPool(Pool):
     """Runs Python functions in worker processes.
 
     ::
@@ -238,7 +240,8 @@ class FunctionPool:
     ) -> AsyncGenerator[T, None]:
         """Runs ``function(item)`` for each item and yields the values.
 
-        Items are taken as results are, never more than ``max_in_flight`` ahead; ``items`` may be endless. The first
+        Items are taken as results are, never more than ``max_in_flight`` ahead; ``items`` may be endless. Results do not
+        wait for a source that lets us wait. Where ``max_waiting`` has no room, the next item waits until it has. The first
         exception ends the iteration. Whatever ends it, calls under way are cancelled. Close an iterator that is left early
         (``contextlib.aclosing``) to have that done at once.
 
@@ -253,6 +256,7 @@ class FunctionPool:
 
         Raises:
             ConfigError: an option was refused.
+            PoolExhausted: as many wait as may, none of them from here.
         """
         limit = 16 * self.config.most if max_in_flight is None else count("max_in_flight", max_in_flight)
         if not isinstance(items, (Iterable, AsyncIterable)):
@@ -307,6 +311,11 @@ class FunctionPool:
         Cancellation: safe; the change goes on.
         """
         return await self._inside().fleet.resize(count("n", n, 0), "resize")
+
+    @property
+    def workers(self) -> tuple[WorkerInfo, ...]:
+        """The workers of this moment, and where each stands."""
+        return () if self._dispatcher is None else self._dispatcher.fleet.roster.look_around()
 
     def statistics(self) -> PoolStatistics:
         """Figures of this moment."""

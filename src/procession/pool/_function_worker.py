@@ -89,6 +89,7 @@ class FunctionWorker:
         taps: Sequence[Tap],
     ) -> None:
         self.slot = slot
+        slot.pid = process.pid
         self.pool = pool
         self.process = process
         self.host: Host | None = None

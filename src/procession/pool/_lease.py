@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import select
+from collections.abc import Awaitable
 from typing import TYPE_CHECKING
 
 from procession._core.aio import Latch, finish, wait_until
@@ -25,6 +27,7 @@ class LeaseWorker:
 
     def __init__(self, slot: Slot, spawning: Spawning, process: Process) -> None:
         self.slot = slot
+        slot.pid = process.pid
         self.process = process
         self.lease: Lease | None = None
         self.loop: asyncio.AbstractEventLoop = asyncio.get_running_loop()
@@ -33,6 +36,10 @@ class LeaseWorker:
         self.cause: WorkerLoss | None = None
         self._spawning = spawning
         self._oom_kills = oom_kills()
+        self._poll: select.poll | None = None
+        if process.pidfd is not None:
+            self._poll = select.poll()
+            self._poll.register(process.pidfd, select.POLLIN)
         if process.command.stderr == "pipe" and process.stderr is not None:
             process.stderr.divert(_TAIL)  # nobody has to read it, and its end is there when it is asked for
 
@@ -44,6 +51,10 @@ class LeaseWorker:
             self.loop.call_soon(pool._worker_ended, self)
 
         self.process._handle.on_exit(ended)
+
+    def has_ended(self) -> bool:
+        """Whether it is over; asks the system, since the loop hears of it only at its next turn."""
+        return self.process.exit is not None or (self._poll is not None and bool(self._poll.poll(0)))
 
     def memory(self) -> int:
         """Bytes of memory of its own."""
@@ -203,21 +214,23 @@ class Lease:
             worker.cause = WorkerLoss.CUT_OFF  # it lives, but nobody can talk with it any more
         return worker.loss("leased")
 
-    def release(self) -> None:
-        """Gives the worker back, for whoever is next.
+    def release(self) -> Awaitable[None]:
+        """Gives the worker back, at once, for whoever is next. What it returns may be awaited and need not be.
 
         Raises:
             LeaseError: it was given back before.
         """
-        self._pool.release(self)
+        return self._pool.release(self)
 
-    def discard(self) -> None:
+    def discard(self) -> Awaitable[None]:
         """Gives the worker back to be stopped: nobody else shall have it. Another takes its place.
 
+        What it returns may be awaited and need not be.
+
         Raises:
             LeaseError: it was given back before.
         """
-        self._pool.release(self, discard=True)
+        return self._pool.release(self, discard=True)
 
     def __repr__(self) -> str:
         return f"<Lease {'released' if self._worker is None else self._worker.process!r}>"

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Awaitable, Callable, Generator
+from collections.abc import Awaitable, Callable
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Self
 
 from procession._core.aio import Latch, finish
 from procession._core.window import Samples
@@ -23,13 +23,15 @@ from procession.errors import (
     WorkerStartError,
 )
 from procession.events import WorkerLeased, WorkerReleased
+from procession.pool._acquiring import Acquiring
 from procession.pool._autoscale import Load
+from procession.pool._common import DONE, Pool
 from procession.pool._config import PoolConfig
 from procession.pool._fleet import Fleet
 from procession.pool._lease import Lease, LeaseWorker
 from procession.pool._loss import is_stopped
 from procession.pool._options import count, pool_name, priority_of, seconds_or_none
-from procession.pool._slots import Slot, SlotState
+from procession.pool._slots import Slot, SlotState, WorkerInfo
 from procession.pool._statistics import PoolStatistics
 from procession.pool._waiters import Counter
 from procession.process import Spawning
@@ -49,7 +51,7 @@ class _Waiter:
         self.since = since
 
 
-class ProcessPool:
+class ProcessPool(Pool):
     """Leases long-lived processes, started before they are needed.
 
     ::
@@ -136,6 +138,7 @@ class ProcessPool:
             await self._fleet.open()
         except BaseException:
             self._closed = True
+            self._turn_away(PoolClosed(self.name))
             raise
         return self
 
@@ -163,16 +166,20 @@ class ProcessPool:
             self._closed = True
             return
         self._closed = True
-        for waiter in list(self._line.line):
-            self._line.leave(waiter)
-            if not waiter.future.done():
-                waiter.future.set_exception(PoolClosed(self.name))
+        self._turn_away(PoolClosed(self.name))
         try:
             while not cancel and self._leases:
                 self._quiet = self._quiet or Latch(loop=self._loop)
                 await asyncio.wait((self._quiet,))
         finally:
             await finish(self._fleet.close(0.0 if self._leases else self.config.stop_grace))
+
+    def _turn_away(self, error: Exception) -> None:
+        """Whoever waits need not wait any longer."""
+        for waiter in list(self._line.line):
+            self._line.leave(waiter)
+            if not waiter.future.done():
+                waiter.future.set_exception(error)
 
     # --------------------------------------------------------------------------------------- leases
 
@@ -195,7 +202,7 @@ class ProcessPool:
         if not len(self._line):
             while self._idle:
                 worker, _ = self._idle.popitem()
-                if worker.process.exit is None:
+                if not worker.has_ended():
                     self._fleet.roster.take(worker.slot)
                     return self._lend(worker, 0.0, now)
         most = self.config.max_waiting
@@ -222,7 +229,7 @@ class ProcessPool:
             raise
         worker = self._line.take(waiter)
         later = self._loop.time()
-        if worker.process.exit is None:
+        if not worker.has_ended():
             return self._lend(worker, later - now, later)
         left = None if timeout is None else max(0.0, timeout - (later - now))
         return await self._acquire(left, priority)  # it ended between being granted and being taken
@@ -241,8 +248,8 @@ class ProcessPool:
             registry.publish(WorkerLeased(id=worker.slot.id, owner=self.name, pool=self.name, waited=waited))
         return lease
 
-    def release(self, lease: Lease, *, discard: bool = False) -> None:
-        """Takes a worker back.
+    def release(self, lease: Lease, *, discard: bool = False) -> Awaitable[None]:
+        """Takes a worker back, at once. What it returns may be awaited and need not be.
 
         Args:
             lease: what ``acquire()`` gave.
@@ -256,6 +263,7 @@ class ProcessPool:
             self._discard(worker)
         else:
             self._came_back(worker)
+        return DONE
 
     def _take_back(self, lease: Lease) -> LeaseWorker:
         if not isinstance(lease, Lease):
@@ -284,7 +292,7 @@ class ProcessPool:
 
     def _came_back(self, worker: LeaseWorker) -> None:
         """A worker is free: it goes to who is first, or waits itself."""
-        if worker.process.exit is not None or worker.slot.state is not SlotState.BUSY:
+        if worker.slot.state is not SlotState.BUSY or worker.has_ended():
             return  # it has ended, or is being stopped
         if worker.cause is not None:
             self._discard(worker)
@@ -382,6 +390,11 @@ class ProcessPool:
         """
         return await self._inside().resize(count("n", n, 0), "resize")
 
+    @property
+    def workers(self) -> tuple[WorkerInfo, ...]:
+        """The workers of this moment, and where each stands."""
+        return self._fleet.roster.look_around() if hasattr(self, "_fleet") else ()
+
     def statistics(self) -> PoolStatistics:
         """Figures of this moment; ``response`` is how long leases were held."""
         if not hasattr(self, "_fleet"):
@@ -409,54 +422,6 @@ class ProcessPool:
     def __repr__(self) -> str:
         state = "closed" if self._closed else "open" if self._open else "not entered"
         return f"<ProcessPool {self.name} of {self.command.display()}: {state}>"
-
-
-class Acquiring:
-    """A worker that was asked for: ``async with`` it, or ``await`` it and release the lease yourself."""
-
-    __slots__ = ("_lease", "_pool", "_priority", "_timeout")
-
-    def __init__(self, pool: ProcessPool, timeout: float | None, priority: int) -> None:
-        self._pool = pool
-        self._timeout = timeout
-        self._priority = priority
-        self._lease: Lease | None = None
-
-    def __await__(self) -> Generator[Any, None, Lease]:
-        """Waits for the worker.
-
-        Raises:
-            PoolClosed: the pool is closed.
-            PoolExhausted: as many wait as may.
-            AcquireTimeout: none could be had in time; ``phase`` says why.
-            WorkerStartError: none can be started.
-
-        Cancellation: safe; a worker that was already granted goes to the next.
-        """
-        return self._pool._acquire(self._timeout, self._priority).__await__()
-
-    async def __aenter__(self) -> Lease:
-        """Waits for the worker; raises as awaiting it does.
-
-        Cancellation: safe; a worker that was already granted goes to the next.
-        """
-        self._lease = await self
-        return self._lease
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        """Gives the worker back; after an exception it is reset or replaced.
-
-        Cancellation: safe; the worker is then replaced.
-        """
-        lease, self._lease = self._lease, None
-        if lease is None or lease.is_released:
-            return
-        if error is None:
-            lease.release()
-        else:
-            await finish(self._pool._left_by_exception(lease))
 
 
 class _Crew:
@@ -507,11 +472,7 @@ class _Crew:
         )
 
     def hopeless(self, error: Exception) -> None:
-        pool = self._pool
-        for waiter in list(pool._line.line):
-            pool._line.leave(waiter)
-            if not waiter.future.done():
-                waiter.future.set_exception(error)
+        self._pool._turn_away(error)
 
     def withdraw(self, worker: LeaseWorker) -> bool:
         return self._pool._idle.pop(worker, worker) is None and worker.process.exit is None

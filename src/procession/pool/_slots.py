@@ -69,6 +69,7 @@ class Slot:
         retiring: why it is to be replaced, or empty.
         strict: whether it must not be used again, though its replacement is not ready.
         survived: calls or leases that ended well, for telling a crash storm from a single crash.
+        pid: its process, once there is one.
     """
 
     id: str
@@ -83,6 +84,7 @@ class Slot:
     retiring: str = ""
     strict: bool = False
     survived: int = 0
+    pid: int | None = None
 
     def __post_init__(self) -> None:
         self.machine = Machine(self.id, SLOT_MOVES)
@@ -107,6 +109,25 @@ class Slot:
         if wear.max_memory is not None and self.memory - self.baseline > wear.max_memory:
             return "max_memory"
         return ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WorkerInfo:
+    """One worker at one moment.
+
+    Attributes:
+        id: the worker's id.
+        pid: its process id; ``None`` before there is a process.
+        state: where it stands.
+        uses: calls or leases it has been given.
+        retiring: why it is to be replaced, or empty.
+    """
+
+    id: str
+    pid: int | None
+    state: SlotState
+    uses: int
+    retiring: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,6 +156,13 @@ class Roster:
 
     def __iter__(self) -> Iterator[Slot]:
         return iter(self.slots.values())
+
+    def look_around(self) -> tuple[WorkerInfo, ...]:
+        """All of them as they are now, the oldest first."""
+        return tuple(
+            WorkerInfo(id=slot.id, pid=slot.pid, state=slot.state, uses=slot.uses, retiring=slot.retiring)
+            for slot in self
+        )
 
     def count(self, *states: SlotState) -> int:
         """How many stand in one of ``states``."""
@@ -202,7 +230,8 @@ class Roster:
 
         Idle ones go when they are worn out and enough others are ready, or must not be used again; when there are
         more than there shall be, the longest idle first; and one that has been idle for too long goes too, which
-        lowers the aim, but never below the least.
+        lowers the aim, but never below the least. Busy ones get nothing more to do when they are worn out and
+        another stands ready in their place, or when there are too many of them.
         """
         start = max(0, self.target - self.size)
         idle = sorted((slot for slot in self if slot.state is _IDLE), key=lambda slot: slot.idle_since)
@@ -227,6 +256,17 @@ class Roster:
                 continue
             ready -= 1
             stop.append(slot)
+        surplus -= self.count(_STARTING)
+        for slot in self:
+            if slot.machine.state is not _BUSY or slot.strict:
+                continue
+            if slot.retiring and ready > max(self.target, 1):
+                slot.strict = True
+                ready -= 1
+            elif not slot.retiring and surplus > 0:
+                self.retire(slot, "surplus", strict=True)
+                surplus -= 1
+                ready -= 1
         return Staffing(start, tuple(stop))
 
     def next_look(self) -> float | None:

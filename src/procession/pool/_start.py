@@ -14,9 +14,10 @@ from multiprocessing.process import current_process
 from typing import TYPE_CHECKING, Any
 
 from procession._core.aio import finish
+from procession._launch._diagnose import spawn_error
 from procession._types import Stream
 from procession.command import Command
-from procession.errors import NotPicklable, WorkerStartError
+from procession.errors import NotPicklable, SpawnError, WorkerStartError
 from procession.pool import _link
 from procession.pool._channel import Channel
 from procession.pool._forks import Template, is_possible
@@ -91,6 +92,14 @@ class Starter:
 
         Cancellation: nothing is left of it before the cancellation goes on.
         """
+        try:
+            return await self._begin(slot, host)
+        except SpawnError:
+            raise
+        except OSError as error:  # what it needs besides a process: a socket, shared memory
+            raise spawn_error(error, self._command([sys.executable]), sys.executable) from error
+
+    async def _begin(self, slot: Slot, host: Host) -> FunctionWorker:
         ours, theirs = socket.socketpair()
         for end in (ours, theirs):  # as much as the system allows: a large message then takes fewer wake-ups
             end.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _SOCKET_BUFFER)

@@ -54,6 +54,21 @@ class PoolStatistics:
     response: Percentiles = field(default_factory=Percentiles)
 
     @property
+    def queue_length(self) -> int:
+        """The same as ``waiting``."""
+        return self.waiting
+
+    @property
+    def requests_ok(self) -> int:
+        """The same as ``ok``."""
+        return self.ok
+
+    @property
+    def requests_failed(self) -> int:
+        """The same as ``errors``."""
+        return self.errors
+
+    @property
     def mean(self) -> float:
         """Mean response time in seconds."""
         return self.response.mean

@@ -59,6 +59,8 @@ state = None
 """What the pool's ``worker_state`` made; see procession.pool.worker_state."""
 
 
+_main_failed = ""  # what is wrong with the owner's main module
+
 _page: mmap.mmap | None = None  # for as long as there is a program: its end would close the number it thinks it has
 
 
@@ -290,7 +292,14 @@ def _share_key(process: Any, key: bytes) -> None:
 
 
 def prepare_main(main: tuple[str, str] | None) -> bool:
-    """Runs the owner's main module under another name, so that what is defined in it can be found; once."""
+    """Runs the owner's main module under another name, so that what is defined in it can be found; once.
+
+    Raises:
+        RuntimeError: the module raised, now or when it was run.
+    """
+    global _main_failed
+    if _main_failed:
+        raise RuntimeError(_main_failed)
     if main is None or "__mp_main__" in sys.modules:
         return False
     import runpy
@@ -299,10 +308,17 @@ def prepare_main(main: tuple[str, str] | None) -> bool:
     how, what = main
     module = types.ModuleType("__mp_main__")
     sys.modules["__mp_main__"] = module
-    if how == "name":
-        found = runpy.run_module(what, run_name="__mp_main__", alter_sys=True)
-    else:
-        found = runpy.run_path(what, run_name="__mp_main__")
+    try:
+        if how == "name":
+            found = runpy.run_module(what, run_name="__mp_main__", alter_sys=True)
+        else:
+            found = runpy.run_path(what, run_name="__mp_main__")
+    except BaseException as error:  # SystemExit is what programs end with
+        _main_failed = (
+            f"a worker ran {what} once more, to find what is defined in it, and that raised {type(error).__name__}: "
+            f'{plain(error)}; what starts the program belongs under if __name__ == "__main__":'
+        )
+        raise RuntimeError(_main_failed) from error
     module.__dict__.update(found)
     sys.modules["__main__"] = sys.modules["__mp_main__"] = module
     return True

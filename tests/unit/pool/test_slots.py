@@ -109,6 +109,37 @@ def test_surplus_goes_the_longest_idle_first_and_the_busy_are_left_alone():
     assert roster.staffing(5).stop == (second,)
 
 
+def test_busy_ones_that_are_too_many_get_nothing_more_to_do():
+    roster = Roster(1, 5, Wear())
+    roster.aim(3)
+    busy = [ready(roster, name) for name in ("a", "b", "c")]
+    for slot in busy:
+        roster.take(slot)
+    roster.add("d", 4)
+    assert roster.staffing(5).stop == ()
+    assert not any(slot.retiring for slot in roster)  # the one too many has not started yet
+    roster.aim(2)
+    assert roster.staffing(5).stop == ()
+    assert [(slot.retiring, slot.strict) for slot in busy] == [("surplus", True), ("", False), ("", False)]
+    roster.give_back(busy[0], 6)
+    assert roster.staffing(6).stop == (busy[0],)
+
+
+def test_a_worn_out_one_that_is_never_idle_goes_when_another_is_ready():
+    roster = Roster(1, 1, Wear())
+    slot = ready(roster, "a", lifetime=10)
+    roster.take(slot)
+    roster.look(slot, 10)
+    assert roster.staffing(10).start == 1
+    assert not slot.strict
+    other = ready(roster, "b", 10)
+    roster.take(other)
+    assert roster.staffing(10).start == 0
+    assert (slot.strict, other.strict) == (True, False)
+    roster.give_back(slot, 11)
+    assert roster.staffing(11).stop == (slot,)
+
+
 def test_nothing_is_due_when_nothing_ends():
     roster = Roster(1, 1, Wear())
     ready(roster, "a")
