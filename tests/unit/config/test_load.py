@@ -142,7 +142,7 @@ def test_what_raises_inside_a_nested_description_is_told_with_its_whole_path():
         ("size = \n", "toml", 1, 8),
         ("[units", "toml", 1, 7),
         ('{"size": 1,\n "size": 2}', "json", 2, 2),
-        ('{"size": 1,\n}', "json", 2, 1),
+        ('{"size": 1,\n"b" 2}', "json", 2, 5),
         ("size: 1\nsize: 2\n", "yaml", 2, 1),
         ("units: [1,\n", "yaml", 2, 1),
         ("- 1\n", "yaml", 1, 1),
