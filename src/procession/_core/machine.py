@@ -18,12 +18,12 @@ class Transitions(Generic[S]):
 
     Args:
         initial: where every machine begins.
-        final: states that nothing leaves.
+        final: states that nothing leaves; none for a role that never ends.
         moves: for every other state, the states that may follow it.
 
     Raises:
-        ValueError: a state cannot be reached, or cannot reach a final state. The table is a
-            constant of the program, so this is raised at import.
+        ValueError: a state cannot be reached, or cannot reach a final state – where there is none, the initial
+            one. The table is a constant of the program, so this is raised at import.
     """
 
     def __init__(self, initial: S, final: Iterable[S], moves: Mapping[S, Iterable[S]]) -> None:
@@ -40,7 +40,7 @@ class Transitions(Generic[S]):
         for old, new in self.moves.items():
             for state in new:
                 backwards.setdefault(state, set()).add(old)
-        if stuck := states - self._closure(set(self.final), backwards):
+        if stuck := states - self._closure(set(self.final) or {initial}, backwards):
             raise ValueError(f"states that never end: {sorted(stuck)}")
 
     @staticmethod

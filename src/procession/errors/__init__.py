@@ -37,6 +37,11 @@ from procession.errors._process import SpawnError as SpawnError
 from procession.errors._process import SpawnFailure as SpawnFailure
 from procession.errors._process import SpawnNotDirectory as SpawnNotDirectory
 from procession.errors._process import StreamClosed as StreamClosed
+from procession.errors._recovery import CheckpointCorrupt as CheckpointCorrupt
+from procession.errors._recovery import CheckpointError as CheckpointError
+from procession.errors._recovery import CircuitOpen as CircuitOpen
+from procession.errors._recovery import RecoveryError as RecoveryError
+from procession.errors._recovery import RecoveryExhausted as RecoveryExhausted
 from procession.errors._scheduler import DeadlineMissed as DeadlineMissed
 from procession.errors._scheduler import DependencyFailed as DependencyFailed
 from procession.errors._scheduler import InsufficientResources as InsufficientResources

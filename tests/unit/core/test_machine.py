@@ -44,11 +44,18 @@ def test_the_story_is_bounded():
         ((S.C,), {S.A: (S.B, S.C)}, "never end"),
         ((S.C,), {S.A: (S.B, S.C), S.B: (S.C,), S.C: (S.A,)}, "final"),
         ((S.C,), {S.A: (S.B,), S.B: (S.A,)}, "unreachable"),
+        ((), {S.A: (S.B, S.C), S.B: (S.A,), S.C: ()}, "never end"),
     ],
 )
 def test_a_table_with_a_fault_is_refused(final, moves, said):
     with pytest.raises(ValueError, match=said):
         Transitions(S.A, final, moves)
+
+
+def test_a_role_that_never_ends_has_no_final_state_but_a_way_back():
+    table = Transitions(S.A, (), {S.A: (S.B,), S.B: (S.C,), S.C: (S.A,)})
+    assert table.final == frozenset()
+    assert table.mermaid() == "stateDiagram-v2\n    [*] --> a\n    a --> b\n    b --> c\n    c --> a"
 
 
 def test_the_table_of_processes():
