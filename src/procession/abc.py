@@ -363,6 +363,18 @@ class Scalable(Protocol):
         """
 
 
+@runtime_checkable
+class ScalableById(Protocol):
+    """Something whose members each have a size; monitor and recovery act on them by name."""
+
+    def scalable(self, id: str) -> Scalable:
+        """The one with this id.
+
+        Raises:
+            NotFound: there is none.
+        """
+
+
 class Sink(Protocol):
     """Takes events as they are published, for example to write them to a file."""
 

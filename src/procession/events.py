@@ -166,6 +166,17 @@ class RecoveryStarted(Event):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class RecoveryAttempted(Event):
+    """An attempt of a recovery is over after ``duration`` seconds; ``ok`` tells whether it has done its work."""
+
+    strategy: str
+    attempt: int
+    ok: bool
+    duration: float
+    detail: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class RecoveryFinished(Event):
     """A recovery ended."""
 

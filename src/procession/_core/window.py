@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Iterator
 from dataclasses import dataclass
 from math import floor
 
@@ -42,6 +43,12 @@ class Samples:
         """Takes one measurement."""
         self.count += 1
         self.add_recent(value)
+
+    def __len__(self) -> int:
+        return len(self._recent)
+
+    def __iter__(self) -> Iterator[float]:
+        return iter(self._recent)
 
     def summary(self) -> Percentiles:
         """What they look like now."""

@@ -94,7 +94,7 @@ RECOVERY_MOVES: Transitions[RecoveryState] = Transitions(
     initial=RecoveryState.HEALTHY,
     final=(),
     moves={
-        RecoveryState.HEALTHY: (RecoveryState.BACKOFF, RecoveryState.FAILED),
+        RecoveryState.HEALTHY: (RecoveryState.BACKOFF,),
         RecoveryState.BACKOFF: (RecoveryState.RECOVERING, RecoveryState.HEALTHY, RecoveryState.FAILED),
         RecoveryState.RECOVERING: (RecoveryState.PROVING, RecoveryState.BACKOFF, RecoveryState.HEALTHY),
         RecoveryState.PROVING: (RecoveryState.BACKOFF, RecoveryState.HEALTHY),
