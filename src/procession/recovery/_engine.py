@@ -19,7 +19,7 @@ from procession.events import (
     RecoveryStarted,
     StateChanged,
 )
-from procession.recovery._acts import Actor, log
+from procession.recovery._acts import Actor, log, under_way
 from procession.recovery._config import RecoveryConfig
 from procession.recovery._decide import Act, Done, Episode, GiveUp, Noted, Wait
 from procession.recovery._history import Recovery
@@ -97,7 +97,7 @@ class Engine:
 
     async def _let_go(self, item: Item) -> None:
         task = item.task
-        if task is not None and task is not asyncio.current_task() and not task.done():
+        if task is not None and not task.done():
             task.cancel()
             await asyncio.wait((task,))
         await self._actor.dismiss(item)
@@ -108,6 +108,12 @@ class Engine:
         if item is None:
             raise NotFound(id, "registration")
         return item
+
+    @staticmethod
+    def _is_inside(item: Item) -> bool:
+        """Whether we are called by a strategy or a check that this very recovery waits for."""
+        episode = item.case.episode
+        return item.busy and any(episode is other for other in under_way.get())
 
     # ---------------------------------------------------------------------------- what is noted of failures
 
@@ -176,6 +182,11 @@ class Engine:
         try:
             while True:
                 now = self._loop.time()
+                if self._items.get(item.id) is not item:  # its own strategy has unregistered it
+                    case.abandon()
+                    item.settle_permit(ok=None)
+                    await self._actor.dismiss(item)
+                    return
                 if episode.by_itself:  # also when the next failure has come already
                     self._over(item, episode, recovered=True)
                     return

@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Self
 from procession._core.aio import finish
 from procession._types import NAME_PATTERN, FailureKind
 from procession.errors import Closed, ConfigError, NotFound, StateError
-from procession.recovery._acts import under_way
 from procession.recovery._breaker_api import CircuitBreaker
 from procession.recovery._config import RecoveryConfig
 from procession.recovery._decide import Case, Noted
@@ -160,7 +159,8 @@ class RecoveryManager(Engine):
     async def unregister(self, id: str) -> None:
         """Does not take care of ``id`` any more: calls off what is under way, and forgets its figures.
 
-        Who waits for its recovery gets ``NotFound``.
+        Who waits for its recovery gets ``NotFound``. Called by a strategy of that very recovery, it does not wait: the
+        strategy is the last thing that is done for it.
 
         Raises:
             NotFound: it is not registered.
@@ -169,7 +169,10 @@ class RecoveryManager(Engine):
         """
         item = self._item(id)
         del self._items[id]
-        await finish(self._let_go(item))
+        if self._is_inside(item):
+            item.disappoint(NotFound(id, "registration"))
+        else:
+            await finish(self._let_go(item))
 
     # ------------------------------------------------------------------------------------------ reports
 
@@ -216,7 +219,7 @@ class RecoveryManager(Engine):
         assert episode is not None
         if noted is Noted.LOST:
             raise exhausted(id, episode.kind, episode.attempts, episode.verdict, episode.error)
-        if item.busy and any(episode is other for other in under_way.get()):
+        if self._is_inside(item):
             return None
         waiter: asyncio.Future[tuple[Recovery, BaseException | str | None]] = self._loop.create_future()
         item.waiting.append(waiter)
