@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from procession import Backoff, FailureKind
+from procession import Backoff, Command, FailureKind
 from procession.errors import ConfigError, InvalidTransition
 from procession.recovery import (
     RECOVERY_MOVES,
@@ -52,7 +52,7 @@ def test_the_first_attempt_is_made_at_once_and_the_next_ones_after_growing_delay
     assert made.next(8.0) == Wait(9.0)
     act(made, 9.0)
     made.acted(True, 10.0)
-    assert made.state is RecoveryState.PROVING
+    assert made.state == "proving"
     assert made.next(10.0) == Wait(20.0)
     assert made.next(20.0) == Done()
     assert made.state == "healthy"
@@ -293,30 +293,35 @@ def test_strategies_become_steps():
     assert repr(Chain(Nothing())) == "Chain(Nothing(attempts=None, timeout=None, target=None))"
 
 
+THREE: Any = 3
+TEXT: Any = "restart"
+CLASS: Any = Restart
+
+
 @pytest.mark.parametrize(
     ("field", "make"),
     [
-        ("strategy", lambda: plan_of("restart")),
-        ("strategy", lambda: plan_of(Restart)),
-        ("strategy", lambda: Chain()),
-        ("strategy", lambda: Chain(Restart(), 3)),
+        ("strategy", lambda: plan_of(TEXT)),
+        ("strategy", lambda: plan_of(CLASS)),
+        ("strategy", Chain),
+        ("strategy", lambda: Chain(Restart(), THREE)),
         ("attempts", lambda: Restart(attempts=0)),
         ("attempts", lambda: Restart(attempts=True)),
         ("timeout", lambda: Restart(timeout=-1)),
-        ("command", lambda: Replace("api")),
-        ("command", lambda: Fallback("api")),
-        ("wait", lambda: Fallback(__import__("procession").Command("true"), wait=1)),
-        ("callback", lambda: Notify(3)),
+        ("command", lambda: Replace(TEXT)),
+        ("command", lambda: Fallback(TEXT)),
+        ("wait", lambda: Fallback(Command("true"), wait=THREE)),
+        ("callback", lambda: Notify(THREE)),
         ("max_attempts", lambda: RecoveryConfig(max_attempts=0)),
         ("max_attempts", lambda: RecoveryConfig(max_attempts=True)),
         ("recovery_timeout", lambda: RecoveryConfig(recovery_timeout=0)),
         ("window", lambda: RecoveryConfig(window=0)),
         ("window", lambda: RecoveryConfig(window=-1)),
-        ("backoff", lambda: RecoveryConfig(backoff=3)),
-        ("breaker", lambda: RecoveryConfig(breaker=3)),
-        ("supervisors", lambda: RecoveryConfig(supervisors="desk")),
-        ("alerts", lambda: RecoveryConfig(alerts=3)),
-        ("alerts", lambda: RecoveryConfig(alerts={"hung": "sleepy"})),
+        ("backoff", lambda: RecoveryConfig(backoff=THREE)),
+        ("breaker", lambda: RecoveryConfig(breaker=THREE)),
+        ("supervisors", lambda: RecoveryConfig(supervisors=TEXT)),
+        ("alerts", lambda: RecoveryConfig(alerts=THREE)),
+        ("alerts", lambda: RecoveryConfig(alerts={"hung": TEXT})),
         ("history_size", lambda: RecoveryConfig(history_size=0)),
     ],
 )

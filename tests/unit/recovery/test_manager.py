@@ -732,7 +732,7 @@ async def test_nonsense_is_refused_before_anything_happens():
             ("strategy", {"id": "x", "strategy": Custom}),
         ):
             with pytest.raises(ConfigError) as caught:
-                recovery.register(**options)  # type: ignore[arg-type]
+                recovery.register(**options)
             assert caught.value.field == field, options
         assert list(recovery._items) == ["api"]
         for call in (
