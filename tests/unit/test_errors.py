@@ -7,11 +7,14 @@ import pickle
 import pytest
 
 import procession.errors
-from procession import Command, Completed, Exit, ExitError, SpawnError, SpawnFailure, StopReport
+from procession import Command, Completed, Exit, ExitError, FailureKind, SpawnError, SpawnFailure, StopReport
 from procession._types import Containment, ProcessRef
 from procession.errors import (
     AcquireTimeout,
     CallTimeout,
+    CheckpointCorrupt,
+    CheckpointError,
+    CircuitOpen,
     Closed,
     ConfigError,
     ConfigFileError,
@@ -32,6 +35,8 @@ from procession.errors import (
     ProcessError,
     ProcessionError,
     QueueFull,
+    RecoveryError,
+    RecoveryExhausted,
     RemoteError,
     RemoteTraceback,
     SchedulerError,
@@ -80,6 +85,13 @@ ERRORS = [
     TaskCancelled("task-1", "the scheduler was closed", COMPLETED),
     TaskTimeout("task-1", 1.5),
     DependencyFailed("task-2", "task-1", ExitError(3, "bad", COMMAND)),
+    CircuitOpen(1.5, "mail", "open"),
+    CircuitOpen(float("inf")),
+    RecoveryExhausted("api", FailureKind.CRASH, 5, "attempts", OSError("gone")),
+    RecoveryExhausted("api", FailureKind.TIMEOUT, 0, "breaker"),
+    CheckpointError("job", "write", "No space left on device", errno.ENOSPC, "/x"),
+    CheckpointError.of("job", "sync", OSError(errno.EIO, "Input/output error", b"/x")),
+    CheckpointCorrupt("job", ["2: torn"]),
     PoolClosed("functions"),
     PoolExhausted("functions", 10),
     AcquireTimeout("processes", 2.0, "starting"),
@@ -128,7 +140,14 @@ def test_every_error_has_one_root_and_an_example_here():
         for kind in vars(procession.errors).values()
         if isinstance(kind, type) and issubclass(kind, ProcessionError)
     ]
-    made = {type(error) for error in ERRORS} | {ProcessionError, StateError, ProcessError, SchedulerError, PoolError}
+    made = {type(error) for error in ERRORS} | {
+        ProcessionError,
+        StateError,
+        ProcessError,
+        SchedulerError,
+        PoolError,
+        RecoveryError,
+    }
     assert set(classes) <= made | {SpawnError}
 
 
@@ -149,6 +168,19 @@ def test_a_value_that_cannot_be_pickled_does_not_keep_its_error_here():
     again = pickle.loads(pickle.dumps(ConfigError("input", value, "bytes")))
     assert (again.field, again.hint) == ("input", "bytes")
     assert "generator" in str(again)
+
+
+def test_an_error_of_somebody_else_that_cannot_be_pickled_travels_as_its_text():
+    class Local(Exception):
+        pass
+
+    again = pickle.loads(pickle.dumps(RecoveryExhausted("api", FailureKind.CRASH, 1, "time", Local("no"))))
+    assert (again.id, again.reason, again.error) == ("api", "time", "Local: no")
+
+
+def test_a_breaker_that_says_nothing_has_defaults():
+    error = CircuitOpen(2.0)
+    assert (error.retry_after, error.name, error.state) == (2.0, "breaker", "open")
 
 
 def test_a_spawn_error_names_errno_path_and_reason():

@@ -6,7 +6,7 @@ from math import ceil
 
 import pytest
 
-from procession._core.window import Percentiles, Samples
+from procession._core.window import FAILED, SLOW, CountWindow, Percentiles, Samples, TimeWindow
 
 
 def test_nothing_measured_is_all_zero():
@@ -43,3 +43,36 @@ def test_old_measurements_are_counted_and_otherwise_forgotten():
     for value in (1000.0, 1.0, 2.0, 3.0, 4.0):
         samples.add(value)
     assert samples.summary() == Percentiles(5, 2.5, 2.0, 4.0, 4.0, 4.0)
+
+
+@pytest.mark.row("RE4")
+def test_a_window_of_a_count_holds_the_last_so_many():
+    window = CountWindow(3)
+    for mark in (FAILED, SLOW, FAILED | SLOW, 0, 0):
+        window.add(mark)
+    assert (window.calls, window.failed, window.slow) == (3, 1, 1)
+    window.settle(1e9)
+    window.clear()
+    assert (window.calls, window.failed, window.slow) == (0, 0, 0)
+
+
+@pytest.mark.row("RE4")
+def test_a_window_of_time_forgets_what_is_old_and_bears_a_clock_that_goes_back():
+    window = TimeWindow(10.0, 10)
+    window.add(FAILED, 100.5)
+    window.add(SLOW, 105.0)
+    window.settle(109.9)
+    assert (window.calls, window.failed, window.slow) == (2, 1, 1)
+    window.settle(110.0)
+    assert (window.calls, window.failed, window.slow) == (1, 0, 1)
+    window.add(FAILED, 50.0)  # a clock that was set back stands still
+    assert (window.calls, window.failed, window.slow) == (2, 1, 1)
+    window.settle(1e9)
+    assert (window.calls, window.failed, window.slow) == (0, 0, 0)
+
+
+def test_samples_can_be_looked_at():
+    samples = Samples(2)
+    for value in (1.0, 2.0, 3.0):
+        samples.add(value)
+    assert (list(samples), len(samples), samples.count) == ([2.0, 3.0], 2, 3)
