@@ -33,6 +33,9 @@ if TYPE_CHECKING:
     from procession.command import Command as Command
     from procession.errors import AcquireTimeout as AcquireTimeout
     from procession.errors import CallTimeout as CallTimeout
+    from procession.errors import CheckpointCorrupt as CheckpointCorrupt
+    from procession.errors import CheckpointError as CheckpointError
+    from procession.errors import CircuitOpen as CircuitOpen
     from procession.errors import Closed as Closed
     from procession.errors import ConfigError as ConfigError
     from procession.errors import DeadlineMissed as DeadlineMissed
@@ -52,6 +55,8 @@ if TYPE_CHECKING:
     from procession.errors import ProcessError as ProcessError
     from procession.errors import ProcessionError as ProcessionError
     from procession.errors import QueueFull as QueueFull
+    from procession.errors import RecoveryError as RecoveryError
+    from procession.errors import RecoveryExhausted as RecoveryExhausted
     from procession.errors import RemoteError as RemoteError
     from procession.errors import SchedulerError as SchedulerError
     from procession.errors import SignaledError as SignaledError
@@ -65,12 +70,17 @@ if TYPE_CHECKING:
     from procession.errors import WorkerLoss as WorkerLoss
     from procession.errors import WorkerLost as WorkerLost
     from procession.errors import WorkerStartError as WorkerStartError
+    from procession.events import CircuitChanged as CircuitChanged
     from procession.events import Event as Event
+    from procession.events import FailureReported as FailureReported
     from procession.events import Gap as Gap
     from procession.events import PoolScaled as PoolScaled
     from procession.events import ProcessExited as ProcessExited
     from procession.events import ProcessSpawned as ProcessSpawned
     from procession.events import ProcessStopped as ProcessStopped
+    from procession.events import RecoveryAttempted as RecoveryAttempted
+    from procession.events import RecoveryFinished as RecoveryFinished
+    from procession.events import RecoveryStarted as RecoveryStarted
     from procession.events import StateChanged as StateChanged
     from procession.events import TaskFinished as TaskFinished
     from procession.events import TaskPreempted as TaskPreempted
@@ -107,6 +117,14 @@ if TYPE_CHECKING:
     from procession.process import run as run
     from procession.process import spawn as spawn
     from procession.process import system_report as system_report
+    from procession.recovery import BreakerConfig as BreakerConfig
+    from procession.recovery import CheckpointStore as CheckpointStore
+    from procession.recovery import CircuitBreaker as CircuitBreaker
+    from procession.recovery import CircuitState as CircuitState
+    from procession.recovery import RecoveryConfig as RecoveryConfig
+    from procession.recovery import RecoveryManager as RecoveryManager
+    from procession.recovery import RecoveryState as RecoveryState
+    from procession.recovery import retry as retry
     from procession.registry import ProcessRegistry as ProcessRegistry
     from procession.scheduler import EarliestDeadline as EarliestDeadline
     from procession.scheduler import FairShare as FairShare
@@ -140,6 +158,9 @@ _HOMES = {
     "procession.errors": (
         "AcquireTimeout",
         "CallTimeout",
+        "CheckpointCorrupt",
+        "CheckpointError",
+        "CircuitOpen",
         "Closed",
         "ConfigError",
         "DeadlineMissed",
@@ -159,6 +180,8 @@ _HOMES = {
         "ProcessError",
         "ProcessionError",
         "QueueFull",
+        "RecoveryError",
+        "RecoveryExhausted",
         "RemoteError",
         "SchedulerError",
         "SignaledError",
@@ -174,12 +197,17 @@ _HOMES = {
         "WorkerStartError",
     ),
     "procession.events": (
+        "CircuitChanged",
         "Event",
+        "FailureReported",
         "Gap",
         "PoolScaled",
         "ProcessExited",
         "ProcessSpawned",
         "ProcessStopped",
+        "RecoveryAttempted",
+        "RecoveryFinished",
+        "RecoveryStarted",
         "StateChanged",
         "TaskFinished",
         "TaskPreempted",
@@ -220,6 +248,16 @@ _HOMES = {
         "run",
         "spawn",
         "system_report",
+    ),
+    "procession.recovery": (
+        "BreakerConfig",
+        "CheckpointStore",
+        "CircuitBreaker",
+        "CircuitState",
+        "RecoveryConfig",
+        "RecoveryManager",
+        "RecoveryState",
+        "retry",
     ),
     "procession.registry": ("ProcessRegistry",),
     "procession.scheduler": (

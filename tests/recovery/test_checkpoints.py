@@ -277,9 +277,14 @@ async def test_folders_that_others_control_are_refused(tmp_path: Path):
     assert list(real.iterdir()) == list(open_to_all.iterdir()) == []
     store = CheckpointStore(real)
     (real / "x").symlink_to(tmp_path)
-    for again in (store.save("x", 1), store.restore("x"), store.list()):
+    for again in (store.save("x", 1), store.restore("x"), store.list("x"), store.prune("x"), store.delete("x")):
         with pytest.raises(CheckpointError):
             await again
+    (real / "notes.txt").write_text("no folder")
+    (real / "lost+found").mkdir()
+    assert await store.names() == []
+    assert await store.list() == []
+    assert await store.prune() == 0
     if os.geteuid() == 0:
         os.chown(real, 12345, -1)
         with pytest.raises(CheckpointError, match="somebody else"):

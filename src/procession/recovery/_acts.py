@@ -13,7 +13,8 @@ from procession.command import Command
 from procession.process import run, spawn
 from procession.recovery._decide import Act, Episode
 from procession.recovery._item import Item
-from procession.recovery._strategies import Failure, Fallback, Strategy, told
+from procession.recovery._strategies import Fallback
+from procession.recovery._strategy import Failure, Strategy, told
 
 if TYPE_CHECKING:
     from collections.abc import Callable

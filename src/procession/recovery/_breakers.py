@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING
 
 from procession._types import NAME_PATTERN
 from procession.errors import ConfigError
-from procession.recovery._breaker_api import BreakerStatistics, CircuitBreaker
+from procession.recovery._breaker_api import CircuitBreaker
 from procession.recovery._config import BreakerConfig
+from procession.recovery._permit import BreakerStatistics
 from procession.recovery._states import CircuitState
 
 if TYPE_CHECKING:

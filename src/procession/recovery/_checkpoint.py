@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import builtins
-import errno
 import functools
 import logging
 import os
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable
 from typing import Any, TypeVar
 
 from procession._clock import monotonic
@@ -19,153 +17,13 @@ from procession._core.backoff import duration
 from procession._types import NAME_PATTERN
 from procession.errors import CheckpointCorrupt, CheckpointError, ConfigError
 from procession.recovery import _disk, _snapshot
+from procession.recovery._saved import BYTES, Checkpoint, Codec, Restored, Saved
+from procession.recovery._shelf import Shelf
 
 T = TypeVar("T")
 _log = logging.getLogger("procession.recovery")
 _SLICE = 0.0005
 """Seconds of encoding after which the loop has its turn."""
-
-_UNSAFE = frozenset({"pickle", "_pickle", "dill", "cloudpickle", "marshal", "shelve"})
-_TRIES = 3
-
-
-@dataclass(frozen=True, slots=True)
-class Codec:
-    """How states become bytes and back, for states that are not made of what JSON knows.
-
-    Attributes:
-        name: at most 16 ASCII characters; kept in each file, so that nobody decodes what another codec has made.
-        encode: gets a state and returns bytes; called at once by ``save``, on the loop.
-        decode: gets these bytes and returns the state; called in a thread by ``restore``. It must not run code that
-            the bytes bring along, so those of pickle and its relatives are refused.
-
-    Raises:
-        ConfigError: a value was refused.
-    """
-
-    name: str
-    encode: Callable[[Any], bytes]
-    decode: Callable[[bytes], Any]
-
-    def __post_init__(self) -> None:
-        name: object = self.name
-        if not isinstance(name, str) or not NAME_PATTERN.fullmatch(name) or len(name) > 16:
-            raise ConfigError("codec", name, "a name of at most 16 letters, digits, '.', '_' or '-' is needed")
-        for function in (self.encode, self.decode):
-            if not callable(function):
-                raise ConfigError("codec", function, "functions to encode and to decode are needed")
-            home = getattr(function, "__module__", None) or type(getattr(function, "__self__", None)).__module__
-            if str(home).partition(".")[0] in _UNSAFE:
-                raise ConfigError("codec", name, "what unpickles runs any code that it finds; use a format of data")
-
-
-BYTES = Codec("bytes", bytes, bytes)
-"""For states that are bytes already."""
-
-
-@dataclass(frozen=True, slots=True)
-class Damaged:
-    """A file that was passed over.
-
-    Attributes:
-        path: which one.
-        generation: the generation it should have held.
-        reason: what is wrong with it.
-    """
-
-    path: str
-    generation: int
-    reason: str
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Saved:
-    """What ``save`` has written; it is on the disk.
-
-    Attributes:
-        name: of what.
-        generation: 1, 2, 3 …
-        saved_at: seconds since the epoch.
-        size: bytes of the file.
-        path: the file.
-    """
-
-    name: str
-    generation: int
-    saved_at: float
-    size: int
-    path: str
-
-
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class Restored:
-    """What ``restore`` has found. It can be compared, subscripted and iterated like the state itself.
-
-    Attributes:
-        name: of what.
-        state: the state that was saved.
-        generation: which generation it is.
-        saved_at: when it was saved, in seconds since the epoch.
-        age: how many seconds ago that was by the wall clock, at least 0.
-        path: the file.
-        skipped: newer files that were passed over because they are damaged, the newest first.
-    """
-
-    name: str
-    state: Any
-    generation: int
-    saved_at: float
-    age: float
-    path: str
-    skipped: tuple[Damaged, ...] = ()
-
-    @property
-    def is_latest(self) -> bool:
-        """Whether nothing newer had to be passed over."""
-        return not self.skipped
-
-    def __eq__(self, other: object) -> bool:
-        if isinstance(other, Restored):
-            return (self.name, self.generation, self.state) == (other.name, other.generation, other.state)
-        return bool(self.state == other)
-
-    __hash__ = None  # type: ignore[assignment]
-
-    def __getitem__(self, key: Any) -> Any:
-        return self.state[key]
-
-    def __contains__(self, key: object) -> bool:
-        return key in self.state
-
-    def __iter__(self) -> Iterator[Any]:
-        return iter(self.state)
-
-    def __len__(self) -> int:
-        return len(self.state)
-
-    def __bool__(self) -> bool:
-        return True
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Checkpoint:
-    """One file of a store, as ``list`` finds it.
-
-    Attributes:
-        name: of what.
-        generation: which generation.
-        saved_at: when it was saved, in seconds since the epoch; ``None`` when that cannot be read.
-        size: bytes of its state; 0 when that cannot be read.
-        path: the file.
-        problem: what is wrong with it; empty when nothing is known to be.
-    """
-
-    name: str
-    generation: int
-    saved_at: float | None
-    size: int
-    path: str
-    problem: str = ""
 
 
 class CheckpointStore:
@@ -220,9 +78,9 @@ class CheckpointStore:
         self.directory: str = os.path.abspath(path)  # noqa: PTH100 - as it was given, links unresolved
         self.keep: int = keep
         self._codec = codec if isinstance(codec, Codec) else None
-        self._codec_name = "json" if self._codec is None else self._codec.name
         self._durable = durable
         self._most = max_mb << 20
+        self._shelf = Shelf(self.directory, self._codec, self._most)
         self._wall = wall
         self._line: dict[str, _Line] = {}
 
@@ -254,18 +112,9 @@ class CheckpointStore:
             saved_at = self._wall()
             generation, size = await self._off_loop(
                 name,
-                functools.partial(
-                    _disk.save,
-                    self.directory,
-                    name,
-                    pieces,
-                    codec=self._codec_name,
-                    keep=self.keep,
-                    saved_at=saved_at,
-                    durable=self._durable,
-                ),
+                functools.partial(self._shelf.save, name, pieces, self.keep, saved_at, self._durable),
             )
-        path = self._path(name, generation)
+        path = self._shelf.path(name, generation)
         return Saved(name=name, generation=generation, saved_at=saved_at, size=size, path=path)
 
     def _parts(self, state: Any) -> builtins.list[_snapshot.Part]:
@@ -304,7 +153,7 @@ class CheckpointStore:
         """
         _check_name(name)
         oldest = None if max_age is None else duration("max_age", max_age)
-        found = await self._off_loop(name, functools.partial(self._newest, name))
+        found = await self._off_loop(name, functools.partial(self._shelf.newest, name))
         if found is None:
             return None
         header, state, skipped = found
@@ -321,41 +170,9 @@ class CheckpointStore:
             generation=header.generation,
             saved_at=header.saved_at,
             age=age,
-            path=self._path(name, header.generation),
+            path=self._shelf.path(name, header.generation),
             skipped=skipped,
         )
-
-    def _newest(self, name: str) -> tuple[_disk.Header | None, Any, tuple[Damaged, ...]] | None:
-        folder = self._folder(name)
-        if folder is None:
-            return None
-        try:
-            for _ in range(_TRIES):
-                present, _unfinished = _disk.generations(folder)
-                skipped: builtins.list[Damaged] = []
-                for generation in reversed(present):
-                    try:
-                        header, state = self._read(folder, name, generation)
-                    except FileNotFoundError:
-                        break  # pruned meanwhile, so there are newer ones
-                    except _disk.Bad as error:
-                        skipped.append(Damaged(self._path(name, generation), generation, str(error)))
-                    else:
-                        return header, state, tuple(skipped)
-                else:
-                    return (None, None, tuple(skipped)) if skipped else None
-            return None, None, (Damaged(self._path(name, 0), 0, "files vanish as fast as they are read"),)
-        finally:
-            os.close(folder)
-
-    def _read(self, folder: int, name: str, generation: int) -> tuple[_disk.Header, Any]:
-        header, data = _disk.read(folder, name, generation, most=self._most)
-        if header.codec != self._codec_name:
-            raise _disk.Bad(f"it was made by the codec {header.codec!r}, not {self._codec_name!r}")
-        try:
-            return header, _snapshot.decode(data) if self._codec is None else self._codec.decode(data)
-        except Exception as error:
-            raise _disk.Bad(f"it cannot be decoded: {type(error).__name__}: {error}") from error
 
     # ------------------------------------------------------------------------------------ what there is
 
@@ -374,33 +191,7 @@ class CheckpointStore:
         """
         if name is not None:
             _check_name(name)
-        return await self._off_loop(name or "*", functools.partial(self._list, name, verify))
-
-    def _list(self, name: str | None, verify: bool) -> builtins.list[Checkpoint]:
-        found: builtins.list[Checkpoint] = []
-        for one in self._names() if name is None else [name]:
-            folder = self._folder(one)
-            if folder is None:
-                continue
-            try:
-                for generation in _disk.generations(folder)[0]:
-                    found += self._look_at(folder, one, generation, verify)
-            finally:
-                os.close(folder)
-        return found
-
-    def _look_at(self, folder: int, name: str, generation: int, verify: bool) -> builtins.list[Checkpoint]:
-        path = self._path(name, generation)
-        try:
-            if verify:
-                header, _ = self._read(folder, name, generation)
-            else:
-                header, _ = _disk.read(folder, name, generation, most=self._most, payload=False)
-        except FileNotFoundError:
-            return []
-        except _disk.Bad as error:
-            return [Checkpoint(name=name, generation=generation, saved_at=None, size=0, path=path, problem=str(error))]
-        return [Checkpoint(name=name, generation=generation, saved_at=header.saved_at, size=header.length, path=path)]
+        return await self._off_loop(name or "*", functools.partial(self._shelf.files, name, verify))
 
     async def names(self) -> builtins.list[str]:
         """The names under which something was saved, in order.
@@ -410,19 +201,7 @@ class CheckpointStore:
 
         Cancellation: absorbed until the reading is over, then raised.
         """
-        return await self._off_loop("*", self._names)
-
-    def _names(self) -> builtins.list[str]:
-        try:
-            root = _disk.open_root(self.directory, create=False)
-        except _disk.Failed as error:
-            if error.number == errno.ENOENT:
-                return []
-            raise
-        try:
-            return _disk.names(root)
-        finally:
-            os.close(root)
+        return await self._off_loop("*", self._shelf.names)
 
     async def prune(self, name: str | None = None, *, keep: int | None = None) -> int:
         """Removes all but the newest generations, and returns how many files are gone.
@@ -444,27 +223,7 @@ class CheckpointStore:
         least: object = self.keep if keep is None else keep
         if isinstance(least, bool) or not isinstance(least, int) or least < 1:
             raise ConfigError("keep", least, "a whole number, 1 or more, is needed; see delete() for removing all")
-        return await self._off_loop(name or "*", functools.partial(self._prune, name, least))
-
-    def _prune(self, name: str | None, keep: int) -> int:
-        gone = 0
-        for one in self._names() if name is None else [name]:
-            folder = self._folder(one)
-            if folder is None:
-                continue
-            try:
-                good = functools.partial(self._is_good, folder, one)
-                gone += len(_disk.prune(folder, one, keep, good))
-            finally:
-                os.close(folder)
-        return gone
-
-    def _is_good(self, folder: int, name: str, generation: int) -> bool:
-        try:
-            self._read(folder, name, generation)
-        except (_disk.Bad, FileNotFoundError):
-            return False
-        return True
+        return await self._off_loop(name or "*", functools.partial(self._shelf.prune, name, least))
 
     async def delete(self, name: str) -> bool:
         """Removes all that was saved under ``name``, and returns whether that was anything.
@@ -477,39 +236,9 @@ class CheckpointStore:
         """
         _check_name(name)
         async with self._turn(name):
-            return await self._off_loop(name, functools.partial(self._delete, name))
-
-    def _delete(self, name: str) -> bool:
-        try:
-            root = _disk.open_root(self.directory, create=False)
-        except _disk.Failed as error:
-            if error.number == errno.ENOENT:
-                return False
-            raise
-        try:
-            return _disk.delete(root, name, self.directory)
-        finally:
-            os.close(root)
+            return await self._off_loop(name, functools.partial(self._shelf.delete, name))
 
     # ------------------------------------------------------------------------------------------- helpers
-
-    def _folder(self, name: str) -> int | None:
-        """The folder of a name, to be closed by the caller; ``None`` when there is none."""
-        try:
-            root = _disk.open_root(self.directory, create=False)
-        except _disk.Failed as error:
-            if error.number == errno.ENOENT:
-                return None
-            raise
-        try:
-            return _disk.open_folder(root, name, self.directory, create=False)
-        except FileNotFoundError:
-            return None
-        finally:
-            os.close(root)
-
-    def _path(self, name: str, generation: int) -> str:
-        return f"{self.directory}/{name}/{_disk.file_name(generation)}"
 
     def _turn(self, name: str) -> _Turn:
         return _Turn(self._line, name)

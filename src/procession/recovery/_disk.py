@@ -143,16 +143,22 @@ def _checked(folder: int, shown: str) -> int:
 
 
 def names(root: int) -> list[str]:
-    """The names of the folders of a store, in order.
+    """The folders in that of a store, in order; what is no folder is none of ours.
 
     Raises:
         Failed: it cannot be read.
     """
     try:
-        found = os.listdir(root)
+        return sorted(name for name in os.listdir(root) if _is_folder(root, name))
     except OSError as error:
         raise _failed("directory", error, "") from error
-    return sorted(name for name in found if not name.startswith("."))
+
+
+def _is_folder(root: int, name: str) -> bool:
+    try:
+        return stat.S_ISDIR(os.stat(name, dir_fd=root, follow_symlinks=False).st_mode)
+    except FileNotFoundError:
+        return False  # it was deleted meanwhile
 
 
 def generations(folder: int) -> tuple[list[int], list[str]]:

@@ -10,11 +10,12 @@ from typing import Any
 
 from procession._core.aio import Latch
 from procession._types import FailureKind
-from procession.recovery._breaker_api import CircuitBreaker, Permit
+from procession.recovery._breaker_api import CircuitBreaker
 from procession.recovery._decide import Case, Plan
 from procession.recovery._history import Ledger, Recovery
+from procession.recovery._permit import Permit
 from procession.recovery._states import CircuitState, RecoveryState
-from procession.recovery._strategies import Function
+from procession.recovery._strategy import Function
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

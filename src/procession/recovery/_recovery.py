@@ -18,7 +18,8 @@ from procession.recovery._engine import Engine, exhausted
 from procession.recovery._history import Ledger, Recovery, RecoveryStatistics, statistics_of
 from procession.recovery._item import Item, RecoveryStatus
 from procession.recovery._states import RecoveryState
-from procession.recovery._strategies import AnyStrategy, Function, Restart, leaves, plan_of
+from procession.recovery._strategies import AnyStrategy, Restart, leaves, plan_of
+from procession.recovery._strategy import Function
 
 if TYPE_CHECKING:
     from procession.abc import Launcher
