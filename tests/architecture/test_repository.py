@@ -66,7 +66,7 @@ def test_features_table_has_every_row_once() -> None:
     text = (ROOT / "docs" / "features.md").read_text(encoding="utf-8")
     rows = re.findall(r"^\| ([A-Z]{2}\d+) \|", text, flags=re.MULTILINE)
     assert len(rows) == len(set(rows))
-    wanted = {"PR": 13, "RG": 7, "SC": 11, "PO": 11}
+    wanted = {"PR": 13, "RG": 7, "SC": 11, "PO": 11, "RE": 8}
     assert {f"{part}{n}" for part, last in wanted.items() for n in range(1, last + 1)} | {"SY9"} <= set(rows)
 
 
@@ -83,5 +83,5 @@ def test_every_module_a_user_sees_has_a_reference_page() -> None:
     pages = "".join(path.read_text(encoding="utf-8") for path in (ROOT / "docs" / "reference").glob("*.md"))
     for name in ("procession", *(f"procession.{word}" for word in ("command", "events", "errors"))):
         assert f".. automodule:: {name}\n" in pages
-    for name in ("process", "registry", "scheduler", "pool", "testing"):  # packages: they show what others define
+    for name in ("process", "registry", "scheduler", "pool", "recovery", "testing"):  # packages: they show what others define
         assert f".. automodule:: procession.{name}\n   :imported-members:\n" in pages
