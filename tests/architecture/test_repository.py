@@ -83,5 +83,12 @@ def test_every_module_a_user_sees_has_a_reference_page() -> None:
     pages = "".join(path.read_text(encoding="utf-8") for path in (ROOT / "docs" / "reference").glob("*.md"))
     for name in ("procession", *(f"procession.{word}" for word in ("command", "events", "errors"))):
         assert f".. automodule:: {name}\n" in pages
-    for name in ("process", "registry", "scheduler", "pool", "recovery", "testing"):  # packages: they show what others define
+    for name in (
+        "process",
+        "registry",
+        "scheduler",
+        "pool",
+        "recovery",
+        "testing",
+    ):  # packages: they show what others define
         assert f".. automodule:: procession.{name}\n   :imported-members:\n" in pages

@@ -25,7 +25,18 @@ WORDS = (
         "fate",
         "tenant",
     ),
-    *("breaker", "half open", "permit", "probe", "slow call", "checkpoint", "generation", "outage", "stand in", "strategy"),
+    *(
+        "breaker",
+        "half open",
+        "permit",
+        "probe",
+        "slow call",
+        "checkpoint",
+        "generation",
+        "outage",
+        "stand in",
+        "strategy",
+    ),
     *("worker", "lease", "waiter", "recycle", "prewarm", "template", "prefetch", "poisoned"),
 )
 TEXT = (ROOT / "docs" / "glossary.md").read_text(encoding="utf-8")
