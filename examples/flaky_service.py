@@ -236,7 +236,7 @@ class Day:
     async def goes_by(self, scale: float) -> None:
         self.mark("all is well")
         await self.call(120, 1.0 * scale)
-        self.mark("it crashes, and twice more while it starts")
+        self.mark("it crashes, three times over")
         self.service.broken.write_text("2")
         await self.misuse("crash")
         await self.call(120, 1.5 * scale)
@@ -328,13 +328,15 @@ def draw(day: Day, registry: ProcessRegistry) -> str:
     for at, what in day.marks:
         x = 100 + (at - zero) * scale
         parts.append(f'<path class="grid" d="M{x:.1f} 46V255"/><text x="{x + 3:.1f}" y="60">{escape(what)}</text>')
-    head = f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 1180 270"><style>{STYLE}</style>'
+    head = f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 1180 280"><style>{STYLE}</style>'
     figures = day.recovery.statistics("service")
     words = (
         f"available {figures.availability:.1%} of the time, {figures.recovered} recoveries, "
         f"{figures.mean_time_to_recovery:.2f} s each on average"
     )
     title = '<text x="10" y="20" font-size="16">A flaky service</text>'
+    legend = "green: closed, up, answered · red: open, down, failed · orange: half-open · grey: refused"
+    parts.append(f'<text x="100" y="268">{legend}</text>')
     return f'{head}{title}<text x="150" y="20">{escape(words)}</text>{"".join(parts)}</svg>\n'
 
 
