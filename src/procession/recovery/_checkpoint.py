@@ -308,15 +308,18 @@ def _told(work: Callable[[], T]) -> tuple[T | None, _disk.Failed | None]:
 async def _encoded(parts: list[_snapshot.Part]) -> list[bytes]:
     """The parts as JSON, with a turn for the loop now and then."""
     pieces: list[bytes] = []
+    if len(parts) > 1:
+        await asyncio.sleep(0)  # taking the copy was this turn's work
     until = monotonic() + _SLICE
     for part in parts:
         try:
-            pieces.append(_snapshot.encode(part))
+            for piece in _snapshot.encode(part):
+                pieces.append(piece)
+                if monotonic() > until:
+                    await asyncio.sleep(0)
+                    until = monotonic() + _SLICE
         except _snapshot.Unserialisable as error:
             raise _refused(part, error) from error
-        if monotonic() > until:
-            await asyncio.sleep(0)
-            until = monotonic() + _SLICE
     return pieces
 
 
