@@ -43,7 +43,7 @@ def percentile(values: list[float], share: float) -> float:
     return sorted(values)[min(len(values) - 1, int(len(values) * share))]
 
 
-# ------------------------------------------------------------------------------------------------- breakers
+# ----------------------------------------------------------------------------------- calls through breakers
 
 
 async def timed(loop: Loop, calls: int) -> float:
@@ -338,7 +338,7 @@ async def saver(way: str, folder: Path, state: Any) -> Callable[[], Awaitable[No
         def replace() -> None:
             with open(f"{path}.tmp", "w") as file:
                 json.dump(state, file)
-            os.replace(f"{path}.tmp", path)
+            os.replace(f"{path}.tmp", path)  # noqa: PTH105 - as it is commonly written
 
         async def on_the_loop() -> None:
             replace()
