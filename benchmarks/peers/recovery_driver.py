@@ -20,7 +20,6 @@ import sys
 import tempfile
 import time
 from collections.abc import Awaitable, Callable
-from contextlib import AsyncExitStack
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -215,19 +214,28 @@ async def recover(count: int) -> Figures:
     pids: list[int] = []
     alone: list[float] = []
 
-    async with ProcessRegistry(journal_size=0) as registry, AsyncExitStack() as blocks:
+    async with ProcessRegistry(journal_size=0) as registry, asyncio.TaskGroup() as group:
         command = Command("sleep", "3600")
 
-        async def start() -> None:
-            process = await blocks.enter_async_context(spawn(command, registry=registry, name="unit", owner="bench"))
-            pids.append(process.pid)
+        async def live(up: asyncio.Future[None]) -> None:
+            async with spawn(command, registry=registry, name="unit", owner="bench") as process:
+                pids.append(process.pid)
+                up.set_result(None)
+                await process.wait()
+
+        async def start() -> asyncio.Task[None]:
+            up: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+            life = group.create_task(live(up))
+            await up
+            return life
 
         async with RecoveryManager(config, registry=registry) as recovery:
             for _ in range(count):
                 began = time.perf_counter()
-                await start()
+                life = await start()
                 alone.append((time.perf_counter() - began) * 1e3)
                 os.kill(pids[-1], signal.SIGKILL)  # nobody has registered it: this one is not missed
+                await life
             recovery.register("unit", target=start)
             done = asyncio.Event()
             registry.listen(lambda _event: done.set(), types=RecoveryAttempted)
@@ -242,11 +250,7 @@ async def recover(count: int) -> Figures:
                 expect(pids[-1] != killed, True)
             figures = recovery.statistics("unit")
             expect((figures.recovered + figures.under_way, figures.exhausted), (count, 0))
-        for pid in set(pids):
-            try:
-                os.kill(pid, signal.SIGKILL)
-            except ProcessLookupError:
-                pass
+        os.kill(pids[-1], signal.SIGKILL)
     return {
         "recover_p50_ms": percentile(times, 0.5),
         "recover_p99_ms": percentile(times, 0.99),
