@@ -82,6 +82,9 @@ class CountWindow:
 
     def __init__(self, size: int) -> None:
         self._size = size
+        self.calls: int = 0
+        self.failed: int = 0
+        self.slow: int = 0
         self.clear()
 
     def clear(self) -> None:
@@ -125,6 +128,9 @@ class TimeWindow:
         self._width = seconds / parts
         self._parts = parts
         self._epoch: int | None = None
+        self.calls: int = 0
+        self.failed: int = 0
+        self.slow: int = 0
         self.clear()
 
     def clear(self) -> None:

@@ -112,7 +112,8 @@ class Restored:
             return (self.name, self.generation, self.state) == (other.name, other.generation, other.state)
         return bool(self.state == other)
 
-    __hash__ = None  # type: ignore[assignment]
+    def __hash__(self) -> int:
+        return hash((self.name, self.generation))
 
     def __getitem__(self, key: Any) -> Any:
         return self.state[key]
