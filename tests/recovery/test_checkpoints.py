@@ -56,6 +56,8 @@ async def test_what_was_saved_is_restored(store: CheckpointStore):
     assert "left" in restored
     assert (list(restored), len(restored), bool(restored)) == (["done", "left"], 2, True)
     assert restored == await store.restore("job-17")
+    with pytest.raises(TypeError, match="cannot be hashed"):
+        hash(restored)
     assert await store.names() == ["job-17"]
 
 
@@ -355,6 +357,8 @@ async def test_what_cannot_be_tidied_up_is_left_for_the_next(store: CheckpointSt
         with pytest.raises(CheckpointError):
             await store.save("job-17", 4)
     assert len(files(store)) == 5  # with an unfinished one
+    await store.prune("job-17")
+    assert [path.name for path in files(store)] == [f"{number:012}.ckpt" for number in (2, 3, 4)]
     await store.save("job-17", 5)
     assert [path.name for path in files(store)] == [f"{number:012}.ckpt" for number in (3, 4, 5)]
     with monkeypatch.context() as patch:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from contextvars import ContextVar
-from typing import TYPE_CHECKING
+from contextvars import ContextVar, Token
+from typing import TYPE_CHECKING, Any
 
 from procession._core.aio import finish
 from procession._types import Exit, FailureKind
@@ -23,6 +23,9 @@ if TYPE_CHECKING:
     from procession.registry import ProcessRegistry
 
 log = logging.getLogger("procession.recovery")
+
+callers: ContextVar[tuple[asyncio.Task[Any], ...]] = ContextVar("procession_recoveries_calling", default=())
+"""The tasks of recoveries whose strategies or checks this code is called by."""
 
 under_way: ContextVar[tuple[Episode, ...]] = ContextVar("procession_recoveries_under_way", default=())
 """The recoveries whose strategies this code is called by: whoever waited for one of them would wait for ever."""
@@ -68,7 +71,7 @@ class Actor:
             began=episode.began,
             exhausted=episode.verdict,
         )
-        token = under_way.set((*under_way.get(), episode))
+        token, mark = under_way.set((*under_way.get(), episode)), _calling()
         item.busy = True
         bound = asyncio.timeout_at(until)
         try:
@@ -94,6 +97,7 @@ class Actor:
             return False, error
         finally:
             under_way.reset(token)
+            callers.reset(mark)
             item.busy = False
         if not isinstance(strategy, Fallback):
             await self.dismiss(item)
@@ -110,7 +114,7 @@ class Actor:
         assert episode is not None
         failure = Failure(id=item.id, kind=episode.kind, error=episode.error, attempt=episode.attempts)
         was_busy, item.busy = item.busy, True
-        token = under_way.set((*under_way.get(), episode))
+        token, mark = under_way.set((*under_way.get(), episode)), _calling()
         try:
             async with asyncio.timeout(item.case.bounds.check_timeout):
                 answer = await told(item.check, failure)
@@ -118,6 +122,7 @@ class Actor:
             return error
         finally:
             under_way.reset(token)
+            callers.reset(mark)
             item.busy = was_busy
         return None if answer else "the check says that it does not work"
 
@@ -149,6 +154,7 @@ class Actor:
 
     async def _stand(self, item: Item, command: Command, started: asyncio.Future[None]) -> None:
         under_way.set(())
+        callers.set(())
         exit: Exit | None = None
         try:
             async with spawn(
@@ -195,6 +201,13 @@ class _Hands:
         Cancellation: the command is stopped before the cancellation goes on.
         """
         return await self._actor.stand_in(self._item, command, to_the_end=to_the_end)
+
+
+def _calling() -> Token[tuple[asyncio.Task[Any], ...]]:
+    """From here on, code of others is called on behalf of the running task."""
+    task = asyncio.current_task()
+    assert task is not None
+    return callers.set((*callers.get(), task))
 
 
 async def _gone(task: asyncio.Task[None]) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
+from zlib import crc32
 
 from procession._types import NAME_PATTERN
 from procession.errors import ConfigError
@@ -28,7 +29,7 @@ class Fleet:
 
     Args:
         config: the limits of each. Default: ``BreakerConfig()``.
-        registry: is told of their moves, under ``key`` as the id.
+        registry: is told of their moves. The id is the key; where that is no acceptable name, one made from it.
         owner: the ``owner`` in those events.
         max_size: how many are kept; when there are more, the ones unused for longest that are closed go first.
             Default 10,000.
@@ -60,15 +61,14 @@ class Fleet:
         """The breaker of ``key``; a new one is closed.
 
         Raises:
-            ConfigError: the key is not acceptable as a name.
+            ConfigError: the key is no text.
         """
         breakers = self._breakers
         found = breakers.get(key)
         if found is None:
-            if not isinstance(key, str) or not NAME_PATTERN.fullmatch(key):
-                hint = "1 to 64 letters, digits, '.', '_' or '-' are needed, the first a letter or digit"
-                raise ConfigError("key", key, hint)
-            found = CircuitBreaker(self.config, name=key, registry=self._registry, owner=self._owner)
+            if not isinstance(key, str):
+                raise ConfigError("key", key, "a text is needed")
+            found = CircuitBreaker(self.config, name=name_of(key), registry=self._registry, owner=self._owner)
             self._make_room()
         elif next(reversed(breakers)) != key:
             del breakers[key]
@@ -81,7 +81,7 @@ class Fleet:
         """The same as ``fleet[key]``.
 
         Raises:
-            ConfigError: the key is not acceptable as a name.
+            ConfigError: the key is no text.
         """
         return self[key]
 
@@ -112,6 +112,14 @@ class Fleet:
 
     def __repr__(self) -> str:
         return f"<Fleet of {len(self)} breakers>"
+
+
+def name_of(key: str) -> str:
+    """The key itself where it can stand as a name, else one made from it, the same every time."""
+    if NAME_PATTERN.fullmatch(key):
+        return key
+    plain = "".join(char if char.isascii() and (char.isalnum() or char in "._-") else "-" for char in key)
+    return f"k{plain[:50]}-{crc32(key.encode('utf-8', 'surrogatepass')):08x}"
 
 
 BreakerRegistry = Fleet

@@ -152,6 +152,7 @@ class RecoveryConfig(Config):
         alerts: kinds of failure by the name of the alert of a monitor that means one, for example
             ``{"process_hung": FailureKind.TIMEOUT}``. Default: none.
         history_size: recoveries that are remembered. Default 10,000.
+        close_timeout: seconds ``aclose()`` waits for strategies that ignore their cancellation. Default 30.
 
     Raises:
         ConfigError: a value was refused; ``field`` says which.
@@ -170,3 +171,4 @@ class RecoveryConfig(Config):
     )
     alerts: Annotated[dict[str, FailureKind], BeforeValidator(_alerts)] = Field(default_factory=dict)
     history_size: Annotated[_Whole, Field(ge=1)] = 10_000
+    close_timeout: Seconds = 30.0

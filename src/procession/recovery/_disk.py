@@ -29,6 +29,7 @@ _DIGITS = 12
 _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 _READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC  # not blocking: a FIFO is refused, not waited for
+_FULL_SYNC: int | None = getattr(fcntl, "F_FULLFSYNC", None)
 _OTHERS_WRITE = stat.S_IWGRP | stat.S_IWOTH
 
 
@@ -124,7 +125,7 @@ def _made(above: int, name: str, shown: str) -> int:
     except FileExistsError:
         pass  # somebody was quicker; it is looked at like any other
     folder = _checked(os.open(name, _FOLDER, dir_fd=above), shown)
-    os.fsync(above)
+    _sync(above)
     return folder
 
 
@@ -207,7 +208,7 @@ def save(
                 size = _write(file, name, generation, pieces, codec, saved_at)
                 phase = "sync"
                 if durable:
-                    os.fsync(file)
+                    _sync(file)
             finally:
                 os.close(file)
             phase = "rename"
@@ -220,7 +221,7 @@ def save(
             raise
         phase = "sync folder"
         if durable:
-            os.fsync(folder)
+            _sync(folder)
         for old in [*present, generation][:-keep]:
             try:
                 os.unlink(file_name(old), dir_fd=folder)
@@ -266,7 +267,7 @@ def _write(file: int, name: str, generation: int, pieces: Iterable[bytes], codec
 
 
 def prune(folder: int, name: str, keep: int, is_good: Callable[[int], bool]) -> list[int]:
-    """Removes all but the newest ``keep`` generations, and returns the numbers of those that are gone.
+    """Removes all but the newest ``keep`` generations, and what was left unfinished; returns the numbers that are gone.
 
     The newest good one is never removed, however many damaged ones are newer.
 
@@ -275,7 +276,9 @@ def prune(folder: int, name: str, keep: int, is_good: Callable[[int], bool]) -> 
     """
     try:
         fcntl.flock(folder, fcntl.LOCK_EX)
-        present, _ = generations(folder)
+        present, unfinished = generations(folder)
+        for stale in unfinished:
+            os.unlink(stale, dir_fd=folder)
         kept, old = present[len(present) - keep :] if keep else [], present[: max(0, len(present) - keep)]
         if keep and not any(is_good(number) for number in reversed(kept)):
             spared = next((number for number in reversed(old) if is_good(number)), None)
@@ -309,7 +312,7 @@ def delete(root: int, name: str, path: str) -> bool:
         except OSError as error:
             if error.errno != errno.ENOTEMPTY:  # something of somebody else is in it: the folder stays
                 raise
-        os.fsync(root)
+        _sync(root)
         return bool(present)
     except OSError as error:
         raise _failed("delete", error, f"{path}/{name}") from error
@@ -392,6 +395,14 @@ def _read(file: int, length: int) -> bytes:
         parts.append(part)
         length -= len(part)
     return b"".join(parts)
+
+
+def _sync(descriptor: int) -> None:
+    """Waits until the disk has it; on macOS that takes more than ``fsync``."""
+    if _FULL_SYNC is not None:  # pragma: no cover - macOS
+        fcntl.fcntl(descriptor, _FULL_SYNC)
+        return
+    os.fsync(descriptor)
 
 
 def _failed(phase: str, error: OSError, path: str) -> Failed:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import math
 from collections import deque
-from collections.abc import Coroutine
+from collections.abc import Collection, Coroutine
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from procession._core.aio import Latch, wait_until
@@ -67,13 +67,16 @@ class Engine:
             self._listener = registry.listen(self._signs.read, types=SIGNS, tier=Tier.MODULE)
         self._open = True
 
-    async def _close(self) -> None:
+    async def _close(self, spared: Collection[asyncio.Task[Any]]) -> None:
         if self._listener is not None:
             self._listener.close()
         for task in self._tasks:
             task.cancel()
-        while self._tasks:
-            await asyncio.wait(self._tasks)
+        # Whoever closes from within a strategy cannot be waited for.
+        if others := self._tasks.difference(spared):
+            await asyncio.wait(others, timeout=self.config.close_timeout)
+        for task in self._tasks.difference(spared):
+            log.error("%s: %r ignores that it was cancelled, and is left behind", self.name, task)
         for item in list(self._items.values()):
             await self._actor.dismiss(item)
             item.disappoint(Closed("recovery"))
@@ -230,6 +233,7 @@ class Engine:
         if ok and act.step.heals and self._signs is not None and self._signs.is_up(item.id, began):
             case.mended()
         case.acted(ok, now, error)
+        item.tell_watchers()
         if act.step.heals:
             if case.state is RecoveryState.BACKOFF:
                 ok = False

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Self
 from procession._core.aio import finish
 from procession._types import NAME_PATTERN, FailureKind
 from procession.errors import Closed, ConfigError, NotFound, StateError
+from procession.recovery._acts import callers
 from procession.recovery._breaker_api import CircuitBreaker
 from procession.recovery._config import RecoveryConfig
 from procession.recovery._decide import Case, Noted
@@ -92,13 +93,14 @@ class RecoveryManager(Engine):
     async def aclose(self) -> None:
         """Stops listening, calls off what is under way, and stops commands that stand in. May be called twice.
 
-        Who waits for a recovery gets ``Closed``.
+        Who waits for a recovery gets ``Closed``. A strategy that ignores its cancellation is waited for ``close_timeout``
+        seconds and then left behind, which is logged.
 
         Cancellation: absorbed until everything is over, then raised.
         """
         was_open, self._closed = self._open and not self._closed, True
         if was_open:
-            await finish(self._close())
+            await finish(self._close(callers.get()))
 
     # ------------------------------------------------------------------------------------- registration
 

@@ -113,7 +113,7 @@ class Restored:
         return bool(self.state == other)
 
     def __hash__(self) -> int:
-        return hash((self.name, self.generation))
+        raise TypeError("what was restored cannot be hashed: it is equal to its state")
 
     def __getitem__(self, key: Any) -> Any:
         return self.state[key]

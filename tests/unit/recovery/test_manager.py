@@ -487,6 +487,57 @@ async def test_leaving_the_block_calls_off_what_is_under_way():
 
 
 @virtual
+async def test_it_may_be_closed_from_within():
+    for kind in (CRASH, TIMEOUT):
+        closed: list[str] = []
+        recovery = RecoveryManager(config())
+
+        async def close() -> None:
+            try:
+                await recovery.aclose()  # noqa: B023 - called before the next one is made
+            finally:
+                closed.append("closed")  # noqa: B023
+
+        async with recovery:
+            recovery.register("api", strategy=close, by_kind={TIMEOUT: Notify(close)})
+            with pytest.raises(Closed):
+                await recovery.report_failure("api", kind)
+        assert closed == ["closed"]
+
+
+@virtual
+async def test_a_strategy_that_ignores_its_cancellation_is_left_behind(caplog: pytest.LogCaptureFixture):
+    free = asyncio.Event()
+
+    async def stubborn() -> None:
+        while not free.is_set():
+            try:
+                await free.wait()
+            except asyncio.CancelledError:
+                pass
+
+    async with RecoveryManager(config(close_timeout=3)) as recovery:
+        recovery.register("api", strategy=stubborn)
+        recovery.report_failure_nowait("api", CRASH)
+        await asyncio.sleep(1)
+    assert now() == 4.0
+    assert "ignores that it was cancelled" in caplog.text
+    free.set()
+    await asyncio.sleep(0.1)
+
+
+@virtual
+async def test_every_state_can_be_waited_for_however_short_it_is():
+    async with RecoveryManager(config(stable_after=0, backoff=Backoff.fixed(0), max_attempts=2)) as recovery:
+        recovery.register("api", target=Target(Broken()))
+        loop = asyncio.get_running_loop()
+        waits = [loop.create_task(recovery.wait_for("api", state)) for state in ("backoff", "recovering", "proving")]
+        await asyncio.sleep(0)
+        await recovery.report_failure("api", CRASH)
+        assert [await wait for wait in waits] == ["backoff", "recovering", "proving"]
+
+
+@virtual
 async def test_unregistering_calls_off_its_recovery_alone():
     slow, other = Target(takes=1000), Target(takes=1)
     async with RecoveryManager(config()) as recovery:
@@ -570,6 +621,31 @@ async def test_figures_of_failures_and_recoveries():
         assert [past.kind for past in recovery.history(kind="crash")] == [CRASH, CRASH]
         assert [past.id for past in recovery.history(limit=1)] == ["b"]
         assert recovery.history(limit=0) == []
+
+
+@pytest.mark.row("RE6")
+@virtual
+async def test_availability_is_what_the_journal_says():
+    target = Target(Broken(), None, Broken(), Broken(), takes=0.75)
+    async with ProcessRegistry() as registry, RecoveryManager(config(), registry=registry, seed=3) as recovery:
+        recovery.register("api", target=target)
+        for pause in (3.0, 11.0, 0.5):
+            await asyncio.sleep(pause)
+            await recovery.report_failure("api", CRASH)
+        await asyncio.sleep(7)
+        steps = 0.25
+        down = [False] * int(now() / steps)
+        for event in registry.history(RecoveryFinished):
+            assert isinstance(event, RecoveryFinished)
+            (start,) = [
+                begun.at for begun in registry.history(RecoveryStarted, until=event.at) if begun.cause <= event.seq
+            ][-1:]
+            for step in range(int(start / steps), int((start + event.duration) / steps)):
+                down[step] = True
+        for window in (2.0, 10.0, now()):
+            looked_at = down[-int(window / steps) :]
+            assert recovery.availability("api", window=window) == pytest.approx(1 - sum(looked_at) / len(looked_at))
+        assert sum(down) > 10
 
 
 @virtual
