@@ -38,7 +38,7 @@ class Actor:
         name: the owner of the processes it starts.
         registry: is told of them.
         launcher: starts them.
-        ended: is told when a command that stood in has ended unasked and there is no registry to say so.
+        ended: is told when a command that stood in has ended and nobody else says so.
     """
 
     def __init__(
@@ -72,7 +72,7 @@ class Actor:
             exhausted=episode.verdict,
         )
         token, mark = under_way.set((*under_way.get(), episode)), _calling()
-        item.busy = True
+        item.busy += 1
         bound = asyncio.timeout_at(until)
         try:
             async with bound:
@@ -98,7 +98,7 @@ class Actor:
         finally:
             under_way.reset(token)
             callers.reset(mark)
-            item.busy = False
+            item.busy -= 1
         if not isinstance(strategy, Fallback):
             await self.dismiss(item)
         return True, None
@@ -113,7 +113,7 @@ class Actor:
         episode = item.case.episode
         assert episode is not None
         failure = Failure(id=item.id, kind=episode.kind, error=episode.error, attempt=episode.attempts)
-        was_busy, item.busy = item.busy, True
+        item.busy += 1
         token, mark = under_way.set((*under_way.get(), episode)), _calling()
         try:
             async with asyncio.timeout(item.case.bounds.check_timeout):
@@ -123,7 +123,7 @@ class Actor:
         finally:
             under_way.reset(token)
             callers.reset(mark)
-            item.busy = was_busy
+            item.busy -= 1
         return None if answer else "the check says that it does not work"
 
     # -------------------------------------------------------------------------------------- standing in
@@ -170,8 +170,8 @@ class Actor:
             if not started.done():
                 raise
             log.warning("%s: what stood in for it failed: %r", item.id, error)
-        if self.registry is None and exit is not None and not exit.is_success:
-            self.ended(item, FailureKind.CRASH, str(exit))
+        if exit is not None and (self.registry is None or exit.is_success):  # of others the registry tells
+            self.ended(item, FailureKind.CRASH, f"what stood in for it ended: {exit}")
 
     async def dismiss(self, item: Item) -> None:
         """Stops the command that stands in, if one does.

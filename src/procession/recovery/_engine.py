@@ -6,11 +6,12 @@ import asyncio
 import math
 from collections import deque
 from collections.abc import Collection, Coroutine
+from contextvars import copy_context
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from procession._core.aio import Latch, wait_until
 from procession._types import FailureKind
-from procession.errors import Closed, NotFound, RecoveryExhausted, StateError
+from procession.errors import CircuitOpen, Closed, NotFound, RecoveryExhausted, StateError
 from procession.events import (
     Event,
     FailureReported,
@@ -61,6 +62,7 @@ class Engine:
 
     def _begin(self) -> None:
         self._loop = asyncio.get_running_loop()
+        self._context = copy_context()  # that of our opener, not of whoever happens to tell of a failure
         registry = self._registry
         if registry is not None:
             self._signs = Signs(self.name, self.config, registry, self._items, self._noticed, self._works)
@@ -88,7 +90,7 @@ class Engine:
             raise StateError("use the RecoveryManager in an `async with` block")
 
     def _own(self, work: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
-        task = self._loop.create_task(work)
+        task = self._loop.create_task(work, context=self._context.copy())
         self._tasks.add(task)
         task.add_done_callback(self._task_done)
         return task
@@ -116,7 +118,7 @@ class Engine:
     def _is_inside(item: Item) -> bool:
         """Whether we are called by a strategy or a check that this very recovery waits for."""
         episode = item.case.episode
-        return item.busy and any(episode is other for other in under_way.get())
+        return item.busy > 0 and any(episode is other for other in under_way.get())
 
     # ---------------------------------------------------------------------------- what is noted of failures
 
@@ -227,7 +229,10 @@ class Engine:
         if act.step.heals:
             item.acting_since = began
             if item.breaker is not None:
-                item.permit = item.breaker.acquire()
+                try:
+                    item.permit = item.breaker.acquire()
+                except CircuitOpen:
+                    pass  # it has opened since it was asked: one attempt more does no harm
         ok, error = await self._actor.act(item, act, episode)
         now = self._loop.time()
         if ok and act.step.heals and self._signs is not None and self._signs.is_up(item.id, began):

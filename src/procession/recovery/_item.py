@@ -66,7 +66,7 @@ class Item:
         waiting: those who wait for the end of the recovery under way.
         watching: those who wait for a state, with the states.
         acting_since: when the last attempt began.
-        busy: whether a strategy or a check is being waited for.
+        busy: how many strategies and checks are being waited for.
         stand_in: the task of a command that the manager runs in its place.
     """
 
@@ -84,7 +84,7 @@ class Item:
     waiting: list[asyncio.Future[tuple[Recovery, BaseException | str | None]]] = field(default_factory=list)
     watching: dict[asyncio.Future[RecoveryState], frozenset[RecoveryState]] = field(default_factory=dict)
     acting_since: float = -math.inf
-    busy: bool = False
+    busy: int = 0
     stand_in: asyncio.Task[None] | None = None
 
     def plan_for(self, kind: FailureKind) -> Plan:
