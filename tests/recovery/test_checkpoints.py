@@ -55,6 +55,12 @@ async def test_what_was_saved_is_restored(store: CheckpointStore):
     assert restored["done"][2] == "three"
     assert "left" in restored
     assert (list(restored), len(restored), bool(restored)) == (["done", "left"], 2, True)
+    assert {**restored} == dict(restored.items()) == state
+    assert (restored.get("done"), restored.get("x", 3), list(restored.values())) == (
+        state["done"],
+        3,
+        [*state.values()],
+    )
     assert restored == await store.restore("job-17")
     with pytest.raises(TypeError, match="cannot be hashed"):
         hash(restored)

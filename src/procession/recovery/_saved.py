@@ -118,6 +118,22 @@ class Restored:
     def __getitem__(self, key: Any) -> Any:
         return self.state[key]
 
+    def get(self, key: Any, default: Any = None) -> Any:
+        """As of a state that is a dictionary."""
+        return self.state.get(key, default)
+
+    def keys(self) -> Any:
+        """As of a state that is a dictionary."""
+        return self.state.keys()
+
+    def values(self) -> Any:
+        """As of a state that is a dictionary."""
+        return self.state.values()
+
+    def items(self) -> Any:
+        """As of a state that is a dictionary."""
+        return self.state.items()
+
     def __contains__(self, key: object) -> bool:
         return key in self.state
 
