@@ -147,8 +147,8 @@ class RecoveryConfig(Config):
             made. Default: none.
         check_timeout: seconds a ``check`` may take. Default 5.
         supervisors: owners whose processes are never recovered because of a bare exit: they do so themselves, and say
-            ``FailureReported`` when they have given up. Owners that were seen to lease workers or run tasks are added by
-            themselves. Default: the names that the lifecycle, the scheduler and pools have unless you name them.
+            ``FailureReported`` when they have given up. Owners that were seen to lease workers, run tasks or restart
+            something are added by themselves. Default: the names that the lifecycle, the scheduler and pools have unless you name them.
         alerts: kinds of failure by the name of the alert of a monitor that means one, for example
             ``{"process_hung": FailureKind.TIMEOUT}``. Default: none.
         history_size: recoveries that are remembered. Default 10,000.

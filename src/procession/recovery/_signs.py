@@ -14,6 +14,7 @@ from procession.events import (
     FailureReported,
     PoolScaled,
     ProcessExited,
+    RestartScheduled,
     StateChanged,
     TaskStarted,
     WorkerLeased,
@@ -24,6 +25,9 @@ if TYPE_CHECKING:
     from procession.registry import ProcessRecord, ProcessRegistry
 
 _EXHAUSTED = (signal.SIGXCPU, signal.SIGXFSZ)
+
+_SUPERVISING = (PoolScaled, WorkerLeased, TaskStarted, RestartScheduled)
+"""Whoever publishes one of these has moves of its own."""
 
 SIGNS = (FailureReported, ProcessExited, StateChanged, AlertRaised)
 """The events that are listened to."""
@@ -120,7 +124,7 @@ class Signs:
         if not owner or owner == self._name:
             return False
         if owner not in self._supervisors:
-            if not self._registry.history(PoolScaled, WorkerLeased, TaskStarted, owner=owner, limit=1):
+            if not self._registry.history(*_SUPERVISING, owner=owner, limit=1):
                 return False
             self._supervisors.add(owner)
         return True
