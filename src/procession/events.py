@@ -120,20 +120,31 @@ class MetricsSampled(Event):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AlertRaised(Event):
-    """A condition holds that somebody wanted to know of."""
+    """A condition holds that somebody wanted to know of.
+
+    ``alert`` is the id of the alert, ``kind`` its type, for example ``"cpu_high"``; ``count`` tells how often the
+    condition has come up.
+    """
 
     alert: str
     severity: str
     message: str = ""
+    kind: str = ""
+    count: int = 1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AlertResolved(Event):
-    """The condition has passed; ``duration`` is how long it held, in seconds."""
+    """The condition has passed; ``duration`` is how long it held, in seconds.
+
+    ``how`` is ``"cleared"``, ``"by hand"``, ``"ended"`` (with the process) or ``"recovered"`` (it runs again).
+    """
 
     alert: str
     severity: str
     duration: float = 0.0
+    kind: str = ""
+    how: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -144,6 +155,22 @@ class ActionTaken(Event):
     alert: str
     ok: bool
     detail: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ProcessVanished(Event):
+    """A watched process that nobody here owns is gone, or its pid belongs to somebody else by now."""
+
+    pid: int
+    reason: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SamplingStretched(Event):
+    """A round of sampling cost more than its budget: ``cost`` seconds. The next ones come every ``interval`` seconds."""
+
+    cost: float
+    interval: float
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -13,6 +13,10 @@ from procession.errors._base import StateError as StateError
 from procession.errors._base import SubscriptionLost as SubscriptionLost
 from procession.errors._config import ConfigFileError as ConfigFileError
 from procession.errors._config import ConfigProblem as ConfigProblem
+from procession.errors._monitor import AlertNotFound as AlertNotFound
+from procession.errors._monitor import MetricsUnavailable as MetricsUnavailable
+from procession.errors._monitor import MonitorError as MonitorError
+from procession.errors._monitor import ProcessUnknown as ProcessUnknown
 from procession.errors._pool import AcquireTimeout as AcquireTimeout
 from procession.errors._pool import CallTimeout as CallTimeout
 from procession.errors._pool import LeaseError as LeaseError

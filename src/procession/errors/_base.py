@@ -134,7 +134,7 @@ class NotFound(StateError, LookupError):
         what: the kind of thing, for example ``"process"``.
     """
 
-    _fields = ("id", "what")
+    _fields: ClassVar[tuple[str, ...]] = ("id", "what")
 
     def __init__(self, id: str, what: str = "process") -> None:
         super().__init__(id, what)

@@ -61,6 +61,7 @@ class EventBus:
         self._labelled = 0  # listeners with a label among their filters, also those found by id or owner
         self._heard: dict[type[Event], int] = {}
         self._wanted: dict[type[Event], bool] = {}
+        self._listened: dict[type[Event], bool] = {}
         self._closed = False
         self._failures = self._disabled = self._slow = 0
 
@@ -232,7 +233,7 @@ class EventBus:
         self._labelled += bool(terms)
         for kind in made.types:
             self._heard[kind] = self._heard.get(kind, 0) + 1
-        self._wanted.clear()
+        self._forget_answers()
         return made
 
     def _forget(self, listener: Listener) -> None:
@@ -244,7 +245,11 @@ class EventBus:
             self._heard[kind] -= 1
             if not self._heard[kind]:
                 del self._heard[kind]
+        self._forget_answers()
+
+    def _forget_answers(self) -> None:
         self._wanted.clear()
+        self._listened.clear()
 
     def wants(self, kind: type[Event]) -> bool:
         """Whether anybody – journal, listener, queue or sink – would see an event of this class.
@@ -254,6 +259,19 @@ class EventBus:
         answer = self._wanted.get(kind)
         if answer is None:
             self._wanted[kind] = answer = self._keeps or any(base in self._heard for base in kind.__mro__)
+        return answer
+
+    def heard(self, kind: type[Event], *, by_name: bool = False) -> bool:
+        """Whether a listener, a queue or a sink would see an event of this class; the journal alone does not count.
+
+        Ask this instead of ``wants`` where there are so many events that they would only push others out of the
+        journal. With ``by_name`` those who hear everything do not count either, only those who asked for this class.
+        """
+        if by_name:
+            return kind in self._heard
+        answer = self._listened.get(kind)
+        if answer is None:
+            self._listened[kind] = answer = any(base in self._heard for base in kind.__mro__)
         return answer
 
 
