@@ -18,11 +18,13 @@ from procession.errors import (
     ExecutionTimeout,
     ExitError,
     PoolClosed,
+    PoolError,
     PoolExhausted,
     ProcessError,
     SignaledError,
     StateError,
 )
+from procession.events import CallFinished
 from procession.pool._common import Pool
 from procession.pool._options import count, pool_name, priority_of, retries_of, seconds_or_none
 from procession.pool._statistics import PoolStatistics
@@ -270,6 +272,7 @@ class CommandPool(Pool):
             self._ok += completed.ok
             self._errors += not completed.ok
             self._response.add(self._loop.time() - began)
+            self._tell(completed.id, began, ok=completed.ok)
             if check:
                 raise_for(completed)
             return completed
@@ -282,8 +285,10 @@ class CommandPool(Pool):
             raise
         except (ExitError, SignaledError):
             raise
-        except Exception:
+        except Exception as error:
             self._errors += 1
+            if not isinstance(error, PoolError):
+                self._tell(self.name, began, ok=False)
             raise
         finally:
             self._entered -= 1
@@ -292,6 +297,13 @@ class CommandPool(Pool):
                 self._cut.discard(task)
                 task.uncancel()  # something else came first
             self._calm()
+
+    def _tell(self, id: str, began: float, *, ok: bool) -> None:
+        """Publishes that a command has ended, if anybody listens."""
+        registry = self._registry
+        if registry is not None and registry.heard(CallFinished):
+            duration = self._loop.time() - began
+            registry.publish(CallFinished(id=id, owner=self.name, pool=self.name, ok=ok, duration=duration))
 
     async def _tried(
         self, attempt: Callable[[], Coroutine[Any, Any, Completed]], policy: int | RetryPolicy, delay: float

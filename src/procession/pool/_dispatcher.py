@@ -12,6 +12,7 @@ from procession._core.backoff import RetryPolicy
 from procession._core.window import Samples
 from procession._types import Priority
 from procession.errors import CallTimeout, ConfigError, PoisonedTask, PoolClosed, PoolExhausted, WorkerLoss, WorkerLost
+from procession.events import CallFinished
 from procession.pool._autoscale import Load
 from procession.pool._call import Call, Future
 from procession.pool._channel import Parcel
@@ -57,6 +58,7 @@ class Dispatcher:
         self._idle: dict[FunctionWorker, None] = {}
         self._delayed: dict[Call, asyncio.TimerHandle] = {}
         self._response = Samples()
+        self._registry = registry
         self._ok = self._errors = self._lost = self._retried = self._cancelled = 0
         self._unstick: asyncio.TimerHandle | None = None
         self._suspects: set[str] = set()
@@ -292,6 +294,8 @@ class Dispatcher:
         if error is None:
             call.succeed(value)
         elif not isinstance(error, asyncio.CancelledError):
+            if self._registry is not None and not isinstance(error, PoolClosed):
+                self._tell(self._registry, error.worker if isinstance(error, WorkerLost) else self.name, call, ok=False)
             call.fail(error)
             if (
                 isinstance(error, PoolClosed)
@@ -313,6 +317,8 @@ class Dispatcher:
             return
         else:
             self._errors += 1
+        if self._registry is not None:
+            self._tell(self._registry, worker.id, call, ok=error is None)
         if call.timer is not None:
             call.timer.cancel()
             call.timer = None
@@ -322,6 +328,12 @@ class Dispatcher:
                 future.set_result(value)
             else:
                 future.set_exception(error)
+
+    def _tell(self, registry: ProcessRegistry, id: str, call: Call, *, ok: bool) -> None:
+        """Publishes that a call was answered, if anybody listens: the journal alone has no use for so many."""
+        if registry.heard(CallFinished):
+            duration = self.loop.time() - call.queued_at
+            registry.publish(CallFinished(id=id, owner=self.name, pool=self.name, ok=ok, duration=duration))
 
     def freed(self, worker: FunctionWorker) -> None:
         """A worker can take more."""
