@@ -207,6 +207,15 @@ class ResourceMonitor(Alarms):
         """All processes that are watched now."""
         return tuple(self._roster) if self._opened else ()
 
+    def find(self, process: Which) -> Watch:
+        """The watch of a process: an active one, else that of one that has ended and is still known.
+
+        Raises:
+            ProcessUnknown: it is not watched, and was not lately.
+            StateError: the monitor was never opened.
+        """
+        return self._find(process)
+
     def heartbeat(self, process: Which) -> None:
         """Says that a process makes progress, see ``ResourceLimits.heartbeat_timeout``.
 
