@@ -82,7 +82,9 @@ class Alarms(Engine):
             "ids": None if process is None else frozenset(_several(process)),
         }
         made = [self._desk.add(what, resolved=resolved and not hasattr(what, "run"), **options) for what in responders]
-        return made[-1]
+        for one in made:
+            one._together = made
+        return made[0]
 
     def add_sink(self, sink: AlertSink, *, severity: Severity | str = Severity.INFO) -> Responder:
         """Sends each alert somewhere, when it is raised and when it is over.

@@ -217,7 +217,3 @@ class Applications:
         """All that is known of one."""
         answers = self._known.get(id)
         return ApplicationFigures(window=self._window) if answers is None else answers.figures(now)
-
-    def forget(self, id: str) -> None:
-        """It is gone and its id is not used again."""
-        self._known.pop(id, None)

@@ -265,12 +265,11 @@ class ResourceMonitor(Alarms):
             ConfigError: the window is none.
         """
         watch = self._find(process)
+        seconds = None if window is None else duration("window", window)
         series = watch._series
         if series is None or not len(series):
             return []
-        last = None
-        if window is not None:
-            last = series.since(float(series.column("at", 1)[0]) - duration("window", window))
+        last = None if seconds is None else series.since(float(series.column("at", 1)[0]) - seconds)
         return series.samples(watch.id, watch.pid, last)
 
     def trend(self, process: Which, window: float | None = None) -> Trend:

@@ -14,6 +14,7 @@ HOUR = 3600.0
 _POINTS = 40
 """Slopes are taken through at most so many points, each the median of its neighbours: 780 pairs, whatever the window."""
 
+_CERTAIN_SHARE = 0.25
 _LEAST_TO_LEAK = 20
 _LEAK_MB = 1.0
 _LEAK_SHARE = 0.01
@@ -231,22 +232,23 @@ class Trend:
         """How fast resident memory grows (or, negative, shrinks) for good; 0.0 while that is not certain.
 
         The robust slope of ``memory``, counted only where the lowest value of the last quarter of the window lies above the
-        highest of the first (or the other way round): memory that is given back again and again does not count.
+        highest of the first (or the other way round), and by more than a trifle of that slope: memory that is given back
+        again and again does not count.
         """
         times, values = self._memory
         certain = certain_change(times, values)
         if not certain:
             return 0.0
         slope = theil_sen(*thinned(times, values))
-        return slope * HOUR if slope * certain > 0 else 0.0
+        return slope * HOUR if slope * certain > 0 and abs(certain) > abs(slope) * _CERTAIN_SHARE else 0.0
 
     @cached_property
     def is_leaking(self) -> bool:
         """Whether memory grows and all of it is new ground.
 
         At least 20 samples; a certain slope upwards, of at least 1 MB and a hundredth of what it was over the window; and
-        the last quarter of the window lies above whatever was ever seen before, also before the window. A sawtooth has been
-        as high before, however long its teeth are.
+        the last quarter of the window lies above whatever was ever seen before its second half, also before the window. A
+        sawtooth has been as high before, however long its teeth are.
         """
         slope = self.memory_slope_mb_per_hour
         times, values = self._memory
@@ -257,7 +259,7 @@ class Trend:
             return False
         quarter = len(values) // 4
         whole = self._column("rss_mb", None)
-        earlier = max((value for value in whole[: len(whole) - quarter] if value == value), default=-inf)  # noqa: PLR0124
+        earlier = max((value for value in whole[: len(whole) - 2 * quarter] if value == value), default=-inf)  # noqa: PLR0124
         return min(values[-quarter:]) > earlier
 
     @property
