@@ -89,13 +89,11 @@ class ScriptedSource:
         self.is_open = False
 
 
-async def until(monitor: ResourceMonitor, holds: Callable[[], object], rounds: int = 2000) -> None:
-    """Lets rounds pass until something holds; the test's own time limit bounds it."""
-    for _ in range(rounds):
-        if holds():
-            return
-        await monitor._fresh()
-    raise AssertionError("it never came to hold")
+async def until(monitor: ResourceMonitor, holds: Callable[[], object]) -> None:
+    """Lets rounds pass until something holds."""
+    async with asyncio.timeout(40):
+        while not holds():
+            await asyncio.wait((monitor._done,))
 
 
 async def alert_of(monitor: ResourceMonitor, stream: Any, **wanted: Any) -> Alert:
