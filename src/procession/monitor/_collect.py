@@ -155,7 +155,12 @@ class Collector:
 
     def _descriptors(self) -> tuple[tuple[OpenFile, ...], tuple[OpenSocket, ...]]:
         sockets = {one.fd: one for one in self._part("sockets", self._sockets) or ()}
-        files = [one for one in self._part("files", self._files) or () if one.fd not in sockets]
+        files = []
+        for one in self._part("files", self._files) or ():
+            if one.target.startswith("socket:"):  # one that is not connected, or of a family nobody lists
+                sockets.setdefault(one.fd, OpenSocket(fd=one.fd, family="other", kind="other"))
+            else:
+                files.append(one)
         return tuple(files), tuple(sockets[fd] for fd in sorted(sockets))
 
     def _files(self) -> list[OpenFile]:

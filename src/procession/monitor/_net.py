@@ -24,9 +24,11 @@ _COUNTS = struct.Struct("=QQ")
 _DONE, _ERROR = 3, 2
 _DUMP = 0x301  # NLM_F_REQUEST | NLM_F_ROOT | NLM_F_MATCH
 _INFO = 2  # INET_DIAG_INFO
-_SOL_NETLINK, _ADD_MEMBERSHIP = 270, 1
 _BUFFER = 1 << 18
 _SILENT = 1 << 6 | 1 << 10  # TIME_WAIT and LISTEN carry no bytes
+_LATE = 3
+"""Looks for which the kernel's word of the end of a socket is waited for."""
+
 _LOOKS = 2
 """A socket that belongs to none of ours at so many looks belongs to somebody else."""
 
@@ -95,6 +97,11 @@ class Tcp:
 class SocketTable:
     """All TCP sockets of our network namespace, as of the last :meth:`refresh`.
 
+    Attributes:
+        sockets: by cookie.
+        closed: those that have ended since the refresh before, with what they had moved in all.
+        limbo: those that are gone and of whose end the kernel has not told yet, which it does a little later.
+
     Raises:
         Unavailable: pyroute2 is missing, or the kernel refuses.
     """
@@ -103,6 +110,7 @@ class SocketTable:
         self._layout = _layout()
         self.sockets: dict[int, Tcp] = {}
         self.closed: dict[int, Tcp] = {}
+        self.limbo: dict[int, tuple[Tcp, int]] = {}
         try:
             self._socket = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, _NETLINK_SOCK_DIAG)
         except OSError as error:
@@ -123,8 +131,7 @@ class SocketTable:
         )
         try:
             listener.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 20)
-            for group in self._layout.groups:
-                listener.setsockopt(_SOL_NETLINK, _ADD_MEMBERSHIP, group)
+            listener.bind((0, sum(1 << (group - 1) for group in self._layout.groups)))
         except OSError:  # then what a socket moves after the last round is not seen
             listener.close()
             return None
@@ -149,13 +156,20 @@ class SocketTable:
         self.closed = {}
         if self._ends is not None:
             self._take(self._ends, self.closed)
-        for cookie, ended in self.closed.items():
-            known = self.sockets.get(cookie)
-            ended.inode = known.inode if known is not None else 0
+        for cookie in self.closed:
             fresh.pop(cookie, None)
-        for cookie, known in self.sockets.items():  # one that ended unheard: what was last seen of it
+            self.limbo.pop(cookie, None)
+        for cookie, (last, looks) in list(self.limbo.items()):
+            self.limbo[cookie] = last, looks - 1
+            if looks <= 1:  # it ended unheard: what was last seen of it has to do
+                del self.limbo[cookie]
+                self.closed[cookie] = last
+        for cookie, last in self.sockets.items():
             if cookie not in fresh and cookie not in self.closed:
-                self.closed[cookie] = known
+                if self._ends is None:
+                    self.closed[cookie] = last
+                else:
+                    self.limbo[cookie] = last, _LATE
         self.sockets = fresh
 
     def _ask(self, family: int) -> bytes:
@@ -292,6 +306,8 @@ class Ledger:
             live = table.sockets.get(cookie)
             if live is not None and (live.inode in account.inodes or not live.inode):
                 account.mine[cookie] = live
+                continue
+            if live is None and cookie in table.limbo:
                 continue
             last = account.mine.pop(cookie)
             final = live or table.closed.get(cookie, last)  # ended, or left to another process

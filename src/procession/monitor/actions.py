@@ -16,6 +16,7 @@ import os
 import signal
 from abc import ABC, abstractmethod
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -222,11 +223,13 @@ async def _stop(watch: Watch, grace: float) -> str:
         return str(await watch.process.stop(grace))
     watch.stopping = True
     loop = asyncio.get_running_loop()
-    for signum in (signal.SIGTERM, signal.SIGCONT):
-        _signal(watch, signum)
+    _signal(watch, signal.SIGTERM)
+    with suppress(ProcessLookupError):
+        _signal(watch, signal.SIGCONT)  # so that one that is held can take leave
     if await wait_until(watch.ended, loop.time() + grace):
         return "ended after SIGTERM"
-    _signal(watch, signal.SIGKILL)
+    with suppress(ProcessLookupError):
+        _signal(watch, signal.SIGKILL)
     if await wait_until(watch.ended, loop.time() + 3.0):
         return "ended after SIGKILL"
     raise MetricsUnavailable(watch.id, "it is still there after SIGKILL")
