@@ -48,7 +48,7 @@ def _groups(root: str, controller: str) -> Iterator[str]:
         _, _, rest = line.partition(":")
         names, _, path = rest.partition(":")
         key = controller if controller in names.split(",") else "" if not names else None
-        for top, mount in homes.get(key, ()) if key is not None else ():
+        for top, mount in homes.get(key, ()) if key is not None and path else ():
             inside = os.path.relpath(path, top)
             folder = mount if inside.startswith("..") else os.path.normpath(os.path.join(mount, inside))
             while folder.startswith(mount):

@@ -76,7 +76,7 @@ class Series:
         self._wholes[0][place] = _UNKNOWN if fds is None else fds
         self._wholes[1][place] = _UNKNOWN if threads is None else threads
         self._letters[place] = ord(letter)
-        if self._seldom or pss is not None or received is not None:
+        if self._seldom or pss is not None or uss is not None or received is not None or sent is not None:
             for name, value in zip(_SELDOM, (pss, uss, received, sent), strict=True):
                 self._set_seldom(name, place, value)
         if processes != 1 or self._sizes is not None:
