@@ -212,7 +212,7 @@ async def test_two_exporters_one_home_and_bad_values(monkeypatch: pytest.MonkeyP
             with pytest.raises(ConfigError):
                 PrometheusExporter(registry, collector_registry=home, **options)
         with pytest.raises(ConfigError):
-            PrometheusExporter("registry", collector_registry=home)
+            PrometheusExporter("registry", collector_registry=home)  # type: ignore[arg-type]
         monkeypatch.setitem(sys.modules, "prometheus_client", None)
         with pytest.raises(ConfigError, match=r"procession\[prometheus\]"):
             PrometheusExporter(registry)

@@ -100,5 +100,6 @@ async def alert_of(monitor: ResourceMonitor, stream: Any, **wanted: Any) -> Aler
     """The next alert with these fields."""
     async for alert in stream:
         if all(getattr(alert, name) == value for name, value in wanted.items()):
-            return alert
+            found: Alert = alert
+            return found
     raise AssertionError(f"the monitor closed before {wanted}; there were {monitor.history()}")

@@ -73,7 +73,9 @@ async def test_a_process_is_suspended_and_does_not_count_as_hung(how: str) -> No
             while psutil.Process(process.pid).status() != "stopped":
                 await monitor.sample(process.pid)
             if how == "process":
-                assert [one.new for one in registry.history(StateChanged, id=process.id)] == ["suspended"]
+                assert [getattr(one, "new", "") for one in registry.history(StateChanged, id=process.id)] == [
+                    "suspended"
+                ]
             for _ in range(10):
                 await monitor.sample(process.pid)
             assert {alert.rule for alert in monitor.history()} == {"always"}
@@ -119,6 +121,7 @@ async def test_a_snapshot_is_written_for_its_owner_alone_and_old_ones_go(tmp_pat
         async with spawn(command, registry=registry, name="web") as process:
             assert await anext(process.lines()) == "ready"
             monitor.on_alert("info", actions.snapshot(folder, keep=2, cooldown=0))
+            path = tmp_path
             async with registry.subscribe(ActionTaken) as events:
                 for number in range(4):
                     monitor.add_rule(Rule(f"r{number}", lambda s: True))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+from typing import Any
 
 import pytest
 
@@ -15,7 +16,7 @@ from tests.monitor.support import alert_of, program, until
 from tests.programs import pool_functions as work
 
 FAST = MonitorConfig(interval=0.05, network=False)
-ONCE = {"for_samples": 1, "clear_samples": 1}
+ONCE: Any = {"for_samples": 1, "clear_samples": 1}
 
 
 @pytest.mark.row("MO4")
@@ -39,8 +40,10 @@ async def test_a_process_that_takes_more_than_it_may_is_an_alert(what, limits, k
                 alert = await anext(alerts)
                 assert (alert.type, alert.process, alert.target) == (kind, process.id, "subject")
                 assert alert.is_active
+                event: Any
                 (event,) = registry.history(AlertRaised)
                 assert (event.id, event.alert, event.kind) == (process.id, alert.id, kind)
+            over: Any
             (over,) = registry.history(AlertResolved)
             assert (over.alert, over.how) == (alert.id, "ended")
 

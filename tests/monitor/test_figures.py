@@ -7,6 +7,7 @@ import os
 import signal
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import psutil
@@ -44,6 +45,12 @@ def matches_psutil(sample: Sample) -> bool:
     assert (sample.file_descriptors, sample.threads) == (fds, threads)
     assert close(sample.context_switches, spent.voluntary + spent.involuntary, least=3)
     return True
+
+
+def size(monitor: ResourceMonitor, process: Any) -> int:
+    """Of how many processes its last sample was."""
+    sample = monitor.latest(process)
+    return 0 if sample is None else sample.processes
 
 
 async def at_rest(monitor: ResourceMonitor, process: Any) -> Sample:
@@ -99,7 +106,7 @@ async def test_the_processor_is_right_after_a_suspension() -> None:
     async with ProcessRegistry() as registry, ResourceMonitor(FAST, registry=registry) as monitor:
         async with spawn(program("burn"), registry=registry) as process:
             assert await anext(process.lines()) == "ready"
-            await until(monitor, lambda: (monitor.latest(process) or Sample).cpu_percent)
+            await until(monitor, lambda: any(one.cpu_percent for one in monitor.samples(process)))
             process.suspend()
             await monitor.sample(process)
             await asyncio.sleep(0.3)
@@ -171,7 +178,7 @@ async def test_a_tree_is_read_as_one() -> None:
             assert whole.rss_mb is not None
             assert whole.rss_mb > 30
             children[0].kill()
-            await until(monitor, lambda: (monitor.latest(process) or whole).processes == 3)
+            await until(monitor, lambda: size(monitor, process) == 3)
             fewer = await monitor.sample(process)
             assert fewer.cpu_seconds is not None
             assert whole.cpu_seconds is not None
@@ -186,7 +193,7 @@ async def test_an_orphan_stays_in_the_tree_it_was_seen_in() -> None:
             lines = process.lines("stdout")
             orphan = int((await anext(lines)).strip())
             monitor.watch(process, tree=True)
-            await until(monitor, lambda: (monitor.latest(process) or Sample).processes == 3)
+            await until(monitor, lambda: size(monitor, process) == 3)
             parent = psutil.Process(orphan).ppid()
             os.kill(parent, signal.SIGKILL)
             assert await anext(lines) == "orphaned"
@@ -286,8 +293,8 @@ def test_kernels_that_keep_less(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 async def test_without_proc_psutil_is_the_source(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("procession.monitor._reader._proc.has_proc", lambda: False)
-    monkeypatch.setattr("procession.monitor._roster._proc.has_proc", lambda: False)
+    for place in ("reader", "roster", "tree"):
+        monkeypatch.setattr(f"procession.monitor._{place}._proc", SimpleNamespace(has_proc=lambda: False))
     async with spawn(program("files", 50)) as process:
         assert await anext(process.lines()) == "ready"
         async with ResourceMonitor(FAST) as monitor:

@@ -169,7 +169,7 @@ async def test_the_loop_is_not_held_up_by_many_processes() -> None:
                 await ready.acquire()
             config = MonitorConfig(interval=0.2, network=False, budget=1.0)
             async with ResourceMonitor(config, registry=registry) as monitor:
-                monitor.add_rule(Rule("r", lambda s: s.rss_mb > 1e9))
+                monitor.add_rule(Rule("r", lambda s: (s.rss_mb or 0) > 1e9))
                 await until(monitor, lambda: sum(watch.latest is not None for watch in monitor.watched) == many)
                 end = time.monotonic() + 2.0
                 while time.monotonic() < end:

@@ -137,7 +137,7 @@ async def test_there_is_no_such_process() -> None:
     async with ResourceMonitor(FAST) as monitor:
         for ask in (monitor.snapshot, monitor.tree):
             with pytest.raises(ProcessUnknown):
-                await ask(2**22 + 11)
+                await ask(2**30 + 11)
             with pytest.raises(ProcessUnknown):
                 await ask(10**30)
             with pytest.raises(ProcessUnknown):

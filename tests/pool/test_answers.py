@@ -6,6 +6,7 @@ import asyncio
 import math
 import os
 import time
+from typing import Any
 
 import pytest
 
@@ -16,7 +17,7 @@ pytestmark = pytest.mark.row("MO3")
 
 
 async def test_a_function_pool_tells_of_values_errors_timeouts_and_lost_workers() -> None:
-    told: list[CallFinished] = []
+    told: list[Any] = []
     async with ProcessRegistry() as registry, FunctionPool(PoolConfig(max_size=1), registry=registry) as pool:
         with registry.listen(told.append, types=CallFinished):
             await pool.run(math.sqrt, 4.0)
@@ -35,7 +36,7 @@ async def test_a_function_pool_tells_of_values_errors_timeouts_and_lost_workers(
 
 
 async def test_cancelled_calls_and_the_closing_of_a_pool_are_no_answers() -> None:
-    told: list[CallFinished] = []
+    told: list[Any] = []
     async with ProcessRegistry() as registry, FunctionPool(PoolConfig(max_size=1), registry=registry) as pool:
         registry.listen(told.append, types=CallFinished)
         future = pool.submit(time.sleep, 60)
@@ -54,7 +55,7 @@ async def test_nobody_listening_costs_no_event_and_keeps_the_journal_for_others(
 
 
 async def test_a_command_pool_tells_how_commands_ended() -> None:
-    told: list[CallFinished] = []
+    told: list[Any] = []
     async with ProcessRegistry() as registry, CommandPool(registry=registry) as pool:
         registry.listen(told.append, types=CallFinished)
         completed = await pool.execute(Command("true"))

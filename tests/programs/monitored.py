@@ -121,10 +121,12 @@ def children(n, mb):
     command = [sys.executable, "-I", "-S", __file__, "grow", mb, "0"]
     found = [subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) for _ in range(int(n))]
     for child in found:
+        assert child.stdout
         child.stdout.readline()
     say("ready")
     list(lines())
     for child in found:
+        assert child.stdin
         child.stdin.close()
         child.wait()
 

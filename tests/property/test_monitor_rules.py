@@ -6,6 +6,7 @@ import math
 from array import array
 from itertools import combinations
 from statistics import median
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -104,7 +105,9 @@ def test_an_alert_is_raised_once_however_it_ends(steps, patience, by_hand):
     st.integers(1, 3),
 )
 def test_the_book_has_one_active_alert_per_condition(moves, size):
-    book, active, counts, past = AlertBook(size), {}, {}, []
+    book, past = AlertBook(size), list[Any]()
+    active: dict[str, str] = {}
+    counts: dict[str, int] = {}
     for now, (who, move) in enumerate(moves):
         if move == "add":
             alert = book.add(

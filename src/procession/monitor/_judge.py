@@ -305,7 +305,7 @@ _LEVELS = {
 
 
 def _applies(rule: Rule, watch: Watch) -> bool:
-    if rule.ids is not None and not rule.ids & {watch.id, watch.target, watch.name}:
+    if rule.ids is not None and not any(name in rule.ids for name in watch._names):
         return False
     if rule.owner is not None and rule.owner != watch.owner:
         return False

@@ -165,7 +165,7 @@ class Rule:
         clear_samples: samples in a row it has to be over. Default 2.
         clear_seconds: seconds it has to be over. Default 0.
         message: what alerts say: text, or a function of the sample. Default: made from the name.
-        callbacks: called with each alert of this rule, like those of ``monitor.on_alert``.
+        callbacks: a function or action, or several, called with each alert of this rule like those of ``monitor.on_alert``.
         type: what alerts are about.
         ids: only for the processes watched under these ids. Default: all.
         owner: only for the processes of this owner.
@@ -181,9 +181,9 @@ class Rule:
     clear_samples: int = 2
     clear_seconds: float = 0.0
     message: str | Callable[[Sample], str] = ""
-    callbacks: tuple[Any, ...] = ()
+    callbacks: Any = ()
     type: AlertType = AlertType.RULE
-    ids: frozenset[str] | None = None
+    ids: Collection[str] | None = None
     owner: str | None = None
     label: str | tuple[str, str] | None = None
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import pytest
 
@@ -18,7 +19,7 @@ def sample(at=0.0, **figures) -> Sample:
     return Sample(id="a", pid=1, at=at, uptime=at, state="running", **figures)
 
 
-LIMITS = {
+LIMITS: Any = {
     "max_cpu_percent": (80, {"cpu_percent": 81.0}, "cpu_high", "processor at 81 %, limit 80 %"),
     "max_memory_mb": (100, {"rss_mb": 101.5}, "memory_high", "memory at 101.5 MB, limit 100 MB"),
     "max_memory_percent": (10, {"rss_mb": 150.0}, "memory_percent_high", "memory at 15 %, limit 10 %"),
@@ -96,9 +97,8 @@ def test_a_raised_alert_needs_a_lower_figure_to_be_over():
 
 
 def test_severities_differ_by_type():
-    limits = ResourceLimits(
-        max_cpu_percent=1, max_threads=1, severity="critical", severities={"threads_high": "emergency"}
-    )
+    made: Any = ResourceLimits
+    limits = made(max_cpu_percent=1, max_threads=1, severity="critical", severities={"threads_high": "emergency"})
     assert [(one.type, one.severity) for one in conditions(limits, None)] == [
         (AlertType.CPU_HIGH, Severity.CRITICAL),
         (AlertType.THREADS_HIGH, Severity.EMERGENCY),
@@ -120,8 +120,8 @@ def test_a_condition_that_never_held_costs_nothing_to_remember():
 def test_rules_are_conditions_too():
     rule = Rule(
         "hot",
-        lambda s: s.cpu_percent > 50,
-        clear_when=lambda s: s.cpu_percent < 10,
+        lambda s: (s.cpu_percent or 0) > 50,
+        clear_when=lambda s: (s.cpu_percent or 0) < 10,
         message=lambda s: f"{s.cpu_percent}!",
     )
     condition = RuleCondition(rule)
@@ -136,10 +136,13 @@ def test_rules_are_conditions_too():
     assert RuleCondition(Rule("r", lambda s: None)).told(sample()) == ("the rule r holds", None)
 
 
+BAD: tuple[object, ...] = (-1, math.nan, math.inf, True, "much", [])
+
+
 @pytest.mark.parametrize(
     ("model", "field", "value"),
     [
-        *((ResourceLimits, field, bad) for field in LIMITS for bad in (-1, math.nan, math.inf, True, "much", [])),
+        *((ResourceLimits, field, bad) for field in LIMITS for bad in BAD),
         (ResourceLimits, "max_memory_growth_mb_per_hour", -1),
         (ResourceLimits, "max_error_rate", 1.5),
         (ResourceLimits, "hysteresis", 2),
@@ -172,7 +175,9 @@ def test_bad_values_name_their_field(model, field, value):
 
 
 def test_good_values_are_taken():
-    config = MonitorConfig(interval="500ms", hung_after=None, limits=ResourceLimits(max_idle_seconds="2m"))
+    made: Any = MonitorConfig
+    limits: Any = ResourceLimits
+    config = made(interval="500ms", hung_after=None, limits=limits(max_idle_seconds="2m"))
     assert (config.interval, config.hung_after) == (0.5, None)
     assert config.limits.max_idle_seconds == 120.0
     assert config.replace(history=10).history == 10

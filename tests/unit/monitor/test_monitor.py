@@ -41,6 +41,7 @@ from procession.monitor import (
     Severity,
     actions,
 )
+from procession.monitor import actions as monitor_actions
 from procession.testing import Script, SimulatedLauncher
 from tests.monitor.support import ScriptedSource, reading
 from tests.scheduler.support import virtual
@@ -52,8 +53,8 @@ class Room:
     def __init__(self, figures: Any = None, **config: Any) -> None:
         self.source = ScriptedSource() if figures is None else ScriptedSource(figures)
         self.registry = ProcessRegistry()
-        self.monitor = ResourceMonitor(MonitorConfig(**config), registry=self.registry, source=self.source)
-        self.told: list[Event] = []
+        self.monitor: Any = ResourceMonitor(MonitorConfig(**config), registry=self.registry, source=self.source)
+        self.told: list[Any] = []
         self.registry.listen(self.told.append, types=(AlertRaised, AlertResolved, ActionTaken))
 
     async def __aenter__(self) -> Self:
@@ -70,7 +71,7 @@ class Room:
         launcher = SimulatedLauncher({"server": Script(duration=1e9)})
         return spawn(Command("server", labels=labels), registry=self.registry, launcher=launcher, **options)
 
-    def events(self, *types: type[Event]) -> list[Event]:
+    def events(self, *types: type[Event]) -> list[Any]:
         return [event for event in self.told if isinstance(event, types)]
 
 
@@ -180,7 +181,7 @@ async def test_samples_are_published_when_somebody_listens_for_them():
     async with Room(rising) as room, room.server() as process:
         await asyncio.sleep(2.5)
         assert room.registry.history(MetricsSampled) == []
-        heard: list[MetricsSampled] = []
+        heard: list[Any] = []
         with room.registry.listen(heard.append, types=MetricsSampled):
             await asyncio.sleep(2)
         await asyncio.sleep(2)
@@ -205,6 +206,7 @@ async def test_rounds_that_cost_too_much_come_less_often_and_that_is_said():
         await asyncio.sleep(10)
         assert room.monitor.statistics().interval == 1.0
         assert room.monitor.statistics().stretched >= 20
+        event: Any
         (event,) = room.registry.history(SamplingStretched)
         assert (event.id, event.cost, event.interval) == ("monitor", 0.5, 5.0)
 
@@ -388,7 +390,8 @@ async def ended(room: Room, script: Script, *, watched: bool = False, **options:
 @virtual
 async def test_the_unexpected_end_of_a_process_is_an_alert():
     critical, warning = [("process_down", "critical")], [("process_down", "warning")]
-    lives, brief = {"duration": 3.0}, {"duration": 0.1}
+    lives: Any = {"duration": 3.0}
+    brief: Any = {"duration": 0.1}
     async with Room() as room:
         await asyncio.sleep(0.5)
         assert await ended(room, Script(exit=0, **lives), watched=True, name="a") == []
@@ -463,7 +466,11 @@ async def test_a_rule_is_asked_about_every_process_it_is_for():
     async with Room(rising) as room:
         room.monitor.add_rule(
             Rule(
-                "big", lambda s: s.rss_mb > 15, for_seconds=3, callbacks=seen.append, message=lambda s: f"{s.rss_mb} MB"
+                "big",
+                lambda s: (s.rss_mb or 0) > 15,
+                for_seconds=3,
+                callbacks=seen.append,
+                message=lambda s: f"{s.rss_mb} MB",
             )
         )
         room.monitor.add_rule(Rule("mine", lambda s: True, owner="me"))
@@ -502,7 +509,7 @@ async def test_a_rule_that_raises_is_counted_and_harms_nobody():
 
     async with Room() as room, room.server() as process:
         room.monitor.add_rule(Rule("bad", bad))
-        room.monitor.add_rule(Rule("none", lambda s: s.network_mbps > 5))
+        room.monitor.add_rule(Rule("none", lambda s: s.network_mbps > 5))  # type: ignore[operator]
         room.monitor.add_rule(Rule("dumb", lambda s: True, message=bad_message))
         room.monitor.add_rule(Rule("good", lambda s: True))
         await asyncio.sleep(6.5)
@@ -562,7 +569,7 @@ async def test_callbacks_are_told_of_what_they_asked_for():
         on("info", into("rule"), rule="other")
         on("info", into("process"), process=["web", "x"])
         on("info", into("over"), resolved=True, type="threads_high")
-        room.monitor.add_rule(Rule("other", lambda s: True, severity="critical"))
+        room.monitor.add_rule(Rule("other", lambda s: True, severity=Severity.CRITICAL))
         room.monitor.watch(process, limits=ResourceLimits(max_threads=5, for_samples=1))
         await asyncio.sleep(8.5)
         assert sorted(told["all"]) == sorted(told["process"]) == [("other", True), ("threads_high", True)]
@@ -706,10 +713,10 @@ async def test_what_nobody_can_be_told_by_is_refused():
 async def test_unknown_processes_are_typed_errors():
     async with Room() as room:
         for call in (
-            lambda: room.monitor.watch(2**22 + 5),
+            lambda: room.monitor.watch(2**30 + 5),
             lambda: room.monitor.watch("nobody"),
             lambda: room.monitor.latest("nobody"),
-            lambda: room.monitor.latest(2**22 + 5),
+            lambda: room.monitor.latest(2**30 + 5),
             lambda: room.monitor.unwatch("nobody"),
             lambda: room.monitor.heartbeat("nobody"),
             lambda: room.monitor.find("nobody"),
@@ -765,7 +772,7 @@ async def test_actions_go_through_protocols_are_events_and_fail_loudly():
             actions.notify(lambda alert: f"told of {alert.rule}"),
             actions.call("own", lambda alert: asyncio.sleep(0)),
         )
-        room.monitor.add_rule(Rule("r", lambda s: True, severity="critical"))
+        room.monitor.add_rule(Rule("r", lambda s: True, severity=Severity.CRITICAL))
         await asyncio.sleep(2)
         reason = "critical alert r: the rule r holds"
         assert sorted(units.did) == [
@@ -834,7 +841,8 @@ async def test_an_action_that_hangs_is_ended_and_one_about_who_is_gone_fails():
 
 @pytest.mark.row("MO6")
 def test_bad_actions_are_refused():
-    units = Units()
+    units: Any = Units()
+    actions: Any = monitor_actions
     for make in (
         lambda: actions.restart(via=None),
         lambda: actions.restart(via=Units),
@@ -878,7 +886,7 @@ async def test_answers_of_others_are_figures_and_can_be_limited():
         assert room.monitor.application(process).errors == room.monitor.application("api").errors == 10
         assert room.monitor.application("web").total_successes == 10
         with pytest.raises(ProcessUnknown):
-            room.monitor.application(2**22 + 7)
+            room.monitor.application(2**30 + 7)
         assert room.monitor.application("nobody").answers == 0
 
 

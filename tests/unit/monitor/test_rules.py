@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from procession.errors import ConfigError
@@ -119,7 +121,8 @@ def test_a_bad_rule_names_its_field(field, options):
 
 
 def test_a_rule_takes_words_for_values():
-    rule = Rule("r", always, for_seconds="1m", severity="critical", type="idle", callbacks=[print], ids=["a"])
+    made: Any = Rule
+    rule = made("r", always, for_seconds="1m", severity="critical", type="idle", callbacks=[print], ids=["a"])
     assert (rule.for_seconds, rule.severity, rule.type) == (60.0, Severity.CRITICAL, AlertType.IDLE)
     assert (rule.callbacks, rule.ids) == ((print,), frozenset({"a"}))
     assert rule.patience == Patience(1, 60.0, 2, 0.0)
