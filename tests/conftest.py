@@ -19,7 +19,18 @@ TESTS = Path(__file__).parent
 PROGRAMS = TESTS / "programs"
 
 # Folders whose tests start real processes: each async test runs on both loops.
-BOTH_LOOPS = ("process", "contract", "chaos", "cancel", "registry", "linux", "launch", "scheduler", "recovery", "monitor")
+BOTH_LOOPS = (
+    "process",
+    "contract",
+    "chaos",
+    "cancel",
+    "registry",
+    "linux",
+    "launch",
+    "scheduler",
+    "recovery",
+    "monitor",
+)
 
 LOOPS: dict[str, Callable[[], asyncio.AbstractEventLoop]] = {
     "asyncio": asyncio.SelectorEventLoop,

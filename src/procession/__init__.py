@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from procession.command import STDOUT as STDOUT
     from procession.command import Command as Command
     from procession.errors import AcquireTimeout as AcquireTimeout
+    from procession.errors import AlertNotFound as AlertNotFound
     from procession.errors import CallTimeout as CallTimeout
     from procession.errors import CheckpointCorrupt as CheckpointCorrupt
     from procession.errors import CheckpointError as CheckpointError
@@ -46,6 +47,8 @@ if TYPE_CHECKING:
     from procession.errors import InvalidTransition as InvalidTransition
     from procession.errors import LeaseError as LeaseError
     from procession.errors import MessageTooLarge as MessageTooLarge
+    from procession.errors import MetricsUnavailable as MetricsUnavailable
+    from procession.errors import MonitorError as MonitorError
     from procession.errors import NotFound as NotFound
     from procession.errors import NotPicklable as NotPicklable
     from procession.errors import PoisonedTask as PoisonedTask
@@ -54,6 +57,7 @@ if TYPE_CHECKING:
     from procession.errors import PoolExhausted as PoolExhausted
     from procession.errors import ProcessError as ProcessError
     from procession.errors import ProcessionError as ProcessionError
+    from procession.errors import ProcessUnknown as ProcessUnknown
     from procession.errors import QueueFull as QueueFull
     from procession.errors import RecoveryError as RecoveryError
     from procession.errors import RecoveryExhausted as RecoveryExhausted
@@ -70,14 +74,20 @@ if TYPE_CHECKING:
     from procession.errors import WorkerLoss as WorkerLoss
     from procession.errors import WorkerLost as WorkerLost
     from procession.errors import WorkerStartError as WorkerStartError
+    from procession.events import ActionTaken as ActionTaken
+    from procession.events import AlertRaised as AlertRaised
+    from procession.events import AlertResolved as AlertResolved
+    from procession.events import CallFinished as CallFinished
     from procession.events import CircuitChanged as CircuitChanged
     from procession.events import Event as Event
     from procession.events import FailureReported as FailureReported
     from procession.events import Gap as Gap
+    from procession.events import MetricsSampled as MetricsSampled
     from procession.events import PoolScaled as PoolScaled
     from procession.events import ProcessExited as ProcessExited
     from procession.events import ProcessSpawned as ProcessSpawned
     from procession.events import ProcessStopped as ProcessStopped
+    from procession.events import ProcessVanished as ProcessVanished
     from procession.events import RecoveryAttempted as RecoveryAttempted
     from procession.events import RecoveryFinished as RecoveryFinished
     from procession.events import RecoveryStarted as RecoveryStarted
@@ -90,6 +100,19 @@ if TYPE_CHECKING:
     from procession.events import TaskSubmitted as TaskSubmitted
     from procession.events import WorkerLeased as WorkerLeased
     from procession.events import WorkerReleased as WorkerReleased
+    from procession.exporters import OpenTelemetryExporter as OpenTelemetryExporter
+    from procession.exporters import PrometheusExporter as PrometheusExporter
+    from procession.monitor import Alert as Alert
+    from procession.monitor import AlertType as AlertType
+    from procession.monitor import MonitorConfig as MonitorConfig
+    from procession.monitor import ResourceLimits as ResourceLimits
+    from procession.monitor import ResourceMonitor as ResourceMonitor
+    from procession.monitor import Rule as Rule
+    from procession.monitor import Sample as Sample
+    from procession.monitor import Severity as Severity
+    from procession.monitor import Snapshot as Snapshot
+    from procession.monitor import Trend as Trend
+    from procession.monitor import WebhookSink as WebhookSink
     from procession.pool import CommandPool as CommandPool
     from procession.pool import Executor as Executor
     from procession.pool import FunctionPool as FunctionPool
@@ -142,7 +165,10 @@ if TYPE_CHECKING:
 # Where each name lives. A module is imported when one of its names is first asked for, so that a program pays for
 # what it uses only. The block above tells type checkers the same; a test holds both together.
 _HOMES = {
-    "procession._core.backoff": ("Backoff", "RetryPolicy"),
+    "procession._core.backoff": (
+        "Backoff",
+        "RetryPolicy",
+    ),
     "procession._types": (
         "Completed",
         "Containment",
@@ -154,9 +180,16 @@ _HOMES = {
         "StopReport",
         "Stream",
     ),
-    "procession.command": ("Command", "DEVNULL", "INHERIT", "PIPE", "STDOUT"),
+    "procession.command": (
+        "Command",
+        "DEVNULL",
+        "INHERIT",
+        "PIPE",
+        "STDOUT",
+    ),
     "procession.errors": (
         "AcquireTimeout",
+        "AlertNotFound",
         "CallTimeout",
         "CheckpointCorrupt",
         "CheckpointError",
@@ -171,6 +204,8 @@ _HOMES = {
         "InvalidTransition",
         "LeaseError",
         "MessageTooLarge",
+        "MetricsUnavailable",
+        "MonitorError",
         "NotFound",
         "NotPicklable",
         "PoisonedTask",
@@ -178,6 +213,7 @@ _HOMES = {
         "PoolError",
         "PoolExhausted",
         "ProcessError",
+        "ProcessUnknown",
         "ProcessionError",
         "QueueFull",
         "RecoveryError",
@@ -197,14 +233,20 @@ _HOMES = {
         "WorkerStartError",
     ),
     "procession.events": (
+        "ActionTaken",
+        "AlertRaised",
+        "AlertResolved",
+        "CallFinished",
         "CircuitChanged",
         "Event",
         "FailureReported",
         "Gap",
+        "MetricsSampled",
         "PoolScaled",
         "ProcessExited",
         "ProcessSpawned",
         "ProcessStopped",
+        "ProcessVanished",
         "RecoveryAttempted",
         "RecoveryFinished",
         "RecoveryStarted",
@@ -217,6 +259,23 @@ _HOMES = {
         "TaskSubmitted",
         "WorkerLeased",
         "WorkerReleased",
+    ),
+    "procession.exporters": (
+        "OpenTelemetryExporter",
+        "PrometheusExporter",
+    ),
+    "procession.monitor": (
+        "Alert",
+        "AlertType",
+        "MonitorConfig",
+        "ResourceLimits",
+        "ResourceMonitor",
+        "Rule",
+        "Sample",
+        "Severity",
+        "Snapshot",
+        "Trend",
+        "WebhookSink",
     ),
     "procession.pool": (
         "CommandPool",

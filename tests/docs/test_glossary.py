@@ -37,6 +37,7 @@ WORDS = (
         "stand in",
         "strategy",
     ),
+    *("alert", "severity", "hysteresis", "rule", "sample", "trend", "leak", "hung", "heartbeat", "snapshot", "target"),
     *("worker", "lease", "waiter", "recycle", "prewarm", "template", "prefetch", "poisoned"),
 )
 TEXT = (ROOT / "docs" / "glossary.md").read_text(encoding="utf-8")
