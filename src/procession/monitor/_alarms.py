@@ -51,10 +51,12 @@ class Alarms(Engine):
         process: str | Collection[str] | None = None,
         resolved: bool = False,
     ) -> Responder:
-        """Has functions or actions called with each alert from now on.
+        """Has functions and actions called with each alert from now on.
 
-        A function may be plain or async. One that raises, or takes longer than ``callback_timeout``, is counted and logged,
-        and harms nobody else. Each is told of one alert at a time. A plain one runs on the loop, so it has to be quick.
+        A function may be plain or async. Those that are given together are called one after the other, in this order, and
+        for one alert at a time; those of another call of ``on_alert`` do not wait for them. One that raises, or takes longer
+        than ``callback_timeout``, is counted and logged, and the next one goes on. A plain one runs on the loop, so it has to
+        be quick.
 
         Args:
             severity: only alerts that are at least so bad.
@@ -65,7 +67,7 @@ class Alarms(Engine):
             resolved: whether functions are called again when an alert is over; actions are not.
 
         Returns:
-            The first of them as it is registered; closing it ends that for all of them.
+            What is registered now; closing it ends that.
 
         Raises:
             ConfigError: a value was refused.
@@ -81,10 +83,7 @@ class Alarms(Engine):
             "rules": None if rule is None else frozenset(_several(rule)),
             "ids": None if process is None else frozenset(_several(process)),
         }
-        made = [self._desk.add(what, resolved=resolved and not hasattr(what, "run"), **options) for what in responders]
-        for one in made:
-            one._together = made
-        return made[0]
+        return self._desk.add(*responders, resolved=resolved, **options)
 
     def add_sink(self, sink: AlertSink, *, severity: Severity | str = Severity.INFO) -> Responder:
         """Sends each alert somewhere, when it is raised and when it is over.

@@ -86,7 +86,7 @@ class Judge:
         """Asks it about every sample from now on, in place of one with the same name."""
         self.remove_rule(rule.name, watches)
         self.rules[rule.name] = condition = RuleCondition(rule)
-        self._callbacks[rule.name] = tuple(self._desk.made_for(callback) for callback in rule.callbacks)
+        self._callbacks[rule.name] = (self._desk.made_for(rule.callbacks),) if rule.callbacks else ()
         for watch in watches:
             if _applies(rule, watch):
                 watch._cells.append(Cell(condition))

@@ -35,20 +35,19 @@ class AlertSink(Protocol):
 
 
 class Responder:
-    """Somebody who is told of alerts, as returned by ``monitor.on_alert`` and ``add_sink``; ``close()`` ends that.
+    """Who is told of alerts, as returned by ``monitor.on_alert`` and ``add_sink``; ``close()`` ends that.
 
     Attributes:
-        what: the function, action or sink.
-        calls: how often it was called.
-        failures: how often it raised, or took too long.
-        dropped: alerts it was not told of because it did not keep up.
+        steps: functions, actions or a sink; for each alert one after the other, in this order.
+        calls: how often one of them was called.
+        failures: how often one raised, or took too long.
+        dropped: alerts that were not told because they did not keep up.
         skipped: how often an action was left out because of its cool-down.
     """
 
     def __init__(
         self,
-        what: Any,
-        *,
+        *steps: Any,
         severity: Severity = Severity.INFO,
         kinds: frozenset[AlertType] | None = None,
         rules: frozenset[str] | None = None,
@@ -57,7 +56,7 @@ class Responder:
         resolved: bool = False,
         forget: Callable[[Responder], None],
     ) -> None:
-        self.what: Any = what
+        self.steps: tuple[Any, ...] = steps
         self.calls: int = 0
         self.failures: int = 0
         self.dropped: int = 0
@@ -69,16 +68,14 @@ class Responder:
         self._raised = raised
         self._resolved = resolved
         self._forget = forget
-        self._together: list[Responder] = [self]
         self._queue: deque[Alert] = deque()
         self._task: asyncio.Task[None] | None = None
-        self._cooling: OrderedDict[str, float] = OrderedDict()
+        self._cooling: OrderedDict[tuple[int, str], float] = OrderedDict()
 
     def close(self) -> None:
-        """It, and who was registered together with it, are told of nothing any more. What is being done is finished."""
-        for responder in self._together:
-            responder._queue.clear()
-            responder._forget(responder)
+        """Nothing is told any more. What is being done is finished."""
+        self._queue.clear()
+        self._forget(self)
 
     def _wants(self, alert: Alert) -> bool:
         return (
@@ -98,7 +95,7 @@ class Responder:
         self.close()
 
     def __repr__(self) -> str:
-        return f"<Responder {_named(self.what)}: {self.calls} calls, {self.failures} failures>"
+        return f"<Responder {_all_named(self)}: {self.calls} calls, {self.failures} failures>"
 
 
 class Desk:
@@ -121,15 +118,15 @@ class Desk:
         self._tasks: dict[asyncio.Task[None], Responder] = {}
         self._closing = False
 
-    def add(self, what: Any, **options: Any) -> Responder:
+    def add(self, *steps: Any, **options: Any) -> Responder:
         """Takes in somebody; ``options`` as for :class:`Responder`."""
-        responder = Responder(what, forget=self._forget, **options)
+        responder = Responder(*steps, forget=self._forget, **options)
         self.responders.append(responder)
         return responder
 
-    def made_for(self, what: Any) -> Responder:
+    def made_for(self, steps: tuple[Any, ...]) -> Responder:
         """Somebody who is told by :meth:`tell` only when named there."""
-        return Responder(what, forget=self._forget)
+        return Responder(*steps, forget=self._forget)
 
     def _forget(self, responder: Responder) -> None:
         if responder in self.responders:
@@ -160,13 +157,16 @@ class Desk:
             responder._task = None
 
     async def _call(self, responder: Responder, alert: Alert) -> None:
-        what = responder.what
-        if isinstance(what, Action):
-            if self._is_cooling(responder, what, alert):
-                responder.skipped += 1
-                return
-            await self._act(responder, what, alert)
-            return
+        for number, step in enumerate(responder.steps):
+            if not isinstance(step, Action):
+                await self._inform(responder, step, alert)
+            elif alert.is_active:  # when it is over there is nothing to be done
+                if self._is_cooling(responder, number, step, alert):
+                    responder.skipped += 1
+                else:
+                    await self._act(responder, step, alert)
+
+    async def _inform(self, responder: Responder, what: Any, alert: Alert) -> None:
         responder.calls += 1
         problem = await self._attempt(_answer(what, alert), self._timeout)
         if problem:
@@ -174,13 +174,13 @@ class Desk:
             self.failures += 1
             log.error("%s failed on the alert %s: %s", _named(what), alert.id, problem)
 
-    def _is_cooling(self, responder: Responder, action: Action, alert: Alert) -> bool:
-        now, cooling = asyncio.get_running_loop().time(), responder._cooling
-        done = cooling.get(alert.target)
+    def _is_cooling(self, responder: Responder, number: int, action: Action, alert: Alert) -> bool:
+        now, cooling, key = asyncio.get_running_loop().time(), responder._cooling, (number, alert.target)
+        done = cooling.get(key)
         if done is not None and now - done < action.cooldown:
             return True
-        cooling[alert.target] = now
-        cooling.move_to_end(alert.target)
+        cooling[key] = now
+        cooling.move_to_end(key)
         if len(cooling) > _MOST_COOLING:
             cooling.popitem(last=False)
         return False
@@ -232,7 +232,7 @@ class Desk:
         if self._tasks:
             await asyncio.wait(self._tasks, timeout=timeout)
         for responder in self._tasks.values():
-            log.error("%s ignores its cancellation and is left behind", _named(responder.what))
+            log.error("%s ignores its cancellation and is left behind", _all_named(responder))
 
 
 async def _answer(what: Any, alert: Alert) -> None:
@@ -246,6 +246,10 @@ async def _answer(what: Any, alert: Alert) -> None:
         log.warning("%s held the loop up for %.3f s", _named(what), took)
     if inspect.isawaitable(answer):
         await answer
+
+
+def _all_named(responder: Responder) -> str:
+    return ", ".join(map(_named, responder.steps))
 
 
 def _named(what: Any) -> str:

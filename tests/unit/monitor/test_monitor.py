@@ -577,12 +577,12 @@ async def test_callbacks_are_told_of_what_they_asked_for():
         assert told["type"] == [("threads_high", True)]
         assert told["over"] == [("threads_high", True), ("threads_high", False)]
         assert sorted(told["async"]) == ["other", "threads_high"]
-        assert (everything.calls, everything.failures) == (2, 0)
+        assert (everything.calls, everything.failures) == (4, 0)
         everything.close()
         room.monitor.add_rule(Rule("third", lambda s: True))
         await asyncio.sleep(2)
         assert len(told["all"]) == len(told["async"]) == 2
-        assert "into.<locals>.<lambda>: 2 calls, 0 failures" in repr(everything)
+        assert repr(everything).endswith("<locals>.later: 4 calls, 0 failures>")
 
 
 @pytest.mark.row("MO5")
@@ -795,6 +795,30 @@ async def test_actions_go_through_protocols_are_events_and_fail_loudly():
         statistics = room.monitor.statistics()
         assert (statistics.actions, statistics.action_failures, units.size) == (8, 1, 4)
         assert {event.alert for event in room.events(ActionTaken)} == {room.monitor.active_alerts[0].id}
+
+
+@pytest.mark.row("MO6")
+@virtual
+async def test_what_is_given_together_is_done_in_order_and_what_is_given_apart_does_not_wait():
+    done: list[str] = []
+
+    async def slow(alert):
+        await asyncio.sleep(1.0)
+        done.append("slow")
+
+    def fails(alert):
+        done.append("fails")
+        raise ValueError
+
+    async with Room() as room, room.server():
+        room.monitor.on_alert("info", slow, fails, actions.notify(lambda alert: done.append("notified")), resolved=True)
+        room.monitor.on_alert("info", lambda alert: done.append("apart"))
+        room.monitor.add_rule(Rule("r", lambda s: True))
+        await asyncio.sleep(2.5)
+        assert done == ["apart", "slow", "fails", "notified"]
+        room.monitor.remove_rule("r")
+        await asyncio.sleep(2.5)
+        assert done[4:] == ["slow", "fails"]  # nothing is done about what is over
 
 
 @pytest.mark.row("MO6")
