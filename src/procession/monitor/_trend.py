@@ -16,6 +16,7 @@ _POINTS = 40
 
 _CERTAIN_SHARE = 0.25
 _LEAST_TO_LEAK = 20
+_WINDOW_SHARE = 0.9
 _LEAK_MB = 1.0
 _LEAK_SHARE = 0.01
 
@@ -132,11 +133,13 @@ class Trend:
     Attributes:
         id: under which the process is watched.
         samples: how many samples the window holds.
+        window: how many seconds it is wide; a process that began later has fewer.
     """
 
-    def __init__(self, id: str, column: Column = _nothing, samples: int = 0) -> None:
+    def __init__(self, id: str, column: Column = _nothing, samples: int = 0, window: float = 0.0) -> None:
         self.id: str = id
         self.samples: int = samples
+        self.window: float = window
         self._column = column
 
     def __repr__(self) -> str:
@@ -246,13 +249,14 @@ class Trend:
     def is_leaking(self) -> bool:
         """Whether memory grows and all of it is new ground.
 
-        At least 20 samples; a certain slope upwards, of at least 1 MB and a hundredth of what it was over the window; and
+        At least 20 samples, over nine tenths of the window, since every program grows when it starts; a certain slope
+        upwards, of at least 1 MB and a hundredth of what it was over the window; and
         the last quarter of the window lies above whatever was ever seen before its second half, also before the window. A
         sawtooth has been as high before, however long its teeth are.
         """
         slope = self.memory_slope_mb_per_hour
         times, values = self._memory
-        if len(values) < _LEAST_TO_LEAK or slope <= 0:
+        if len(values) < _LEAST_TO_LEAK or slope <= 0 or self.seconds < _WINDOW_SHARE * self.window:
             return False
         grown = slope / HOUR * (times[-1] - times[0])
         if grown < _LEAK_MB or grown < _LEAK_SHARE * values[0]:

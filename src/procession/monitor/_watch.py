@@ -157,15 +157,15 @@ class Watch:
         series = self._series
         if series is None or not len(series):
             return Trend(self.id)
-        since = float(series.column("at", 1)[0]) - (self._config.trend_window if window is None else window)
-        return Trend(self.id, series.column, series.since(since))
+        wide = self._config.trend_window if window is None else window
+        return Trend(self.id, series.column, series.since(float(series.column("at", 1)[0]) - wide), wide)
 
     def _frozen_trend(self, window: float | None) -> Trend:
         """A trend of now, for keeping."""
         trend, series = self._trend(window), self._series
         if series is None or not trend.samples:
             return trend
-        return Trend(self.id, series.frozen(trend.samples), trend.samples)
+        return Trend(self.id, series.frozen(trend.samples), trend.samples, trend.window)
 
     def __repr__(self) -> str:
         how = "active" if self.is_active else "ended"

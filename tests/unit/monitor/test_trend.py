@@ -111,6 +111,15 @@ def test_a_sawtooth_that_climbs_is_a_leak():
     assert trend_of(climbing).is_leaking
 
 
+def test_growth_at_the_start_is_no_leak_before_the_window_is_full():
+    found = trend_of(leak(50))
+    assert found.is_leaking
+    found = trend_of(leak(50))
+    found.window = 100.0
+    assert found.memory_slope_mb_per_hour > 0
+    assert not found.is_leaking
+
+
 def test_growth_too_small_or_too_short_is_no_leak():
     assert not trend_of(leak(19)).is_leaking
     assert not trend_of(leak(100, slope=0.001)).is_leaking  # less than a megabyte
