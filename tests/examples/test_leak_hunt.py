@@ -28,7 +28,7 @@ async def test_the_leak_is_found_kept_restarted_and_drawn(tmp_path: Path) -> Non
     assert "restarting cache" not in done.text
     assert "the leak was found and dealt with, nothing was left behind" in done.text
     chart = ET.parse(out / "leak_hunt.svg").getroot()
-    lines = [line.get("class") for line in chart.iter(f"{SVG}polyline")]
+    lines = [str(line.get("class")) for line in chart.iter(f"{SVG}polyline")]
     assert sorted(lines) == ["cache", "leaky", "leaky", "tidy"]  # the leaking one has lived twice
     (mark,) = [path for path in chart.iter(f"{SVG}path") if path.get("class") == "alert"]
     assert [title.text for title in mark.iter(f"{SVG}title")] == ["alert: leaky leaks"]

@@ -93,7 +93,7 @@ async def until(monitor: ResourceMonitor, holds: Callable[[], object]) -> None:
     """Lets rounds pass until something holds."""
     async with asyncio.timeout(40):
         while not holds():
-            await asyncio.wait((monitor._done,))
+            await monitor._next_round()
 
 
 async def alert_of(monitor: ResourceMonitor, stream: Any, **wanted: Any) -> Alert:

@@ -120,8 +120,8 @@ async def test_a_tree_counts_a_socket_once() -> None:
                 await loop.sock_sendall(peer, b"x" * MB)
                 alone, whole = monitor.watch(child), monitor.watch(os.getpid(), tree=True)
                 await until(monitor, lambda: whole.latest and whole.latest.processes >= 2)
-                await asyncio.wait((monitor._done,))
-                await asyncio.wait((monitor._done,))
+                await monitor._next_round()
+                await monitor._next_round()
                 first, second = await monitor.sample(alone), await monitor.sample(whole)
                 assert first.network_sent_mb is not None
                 assert second.network_sent_mb is not None

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from procession._clock import monotonic
-from procession._core.aio import Latch, wait_until
+from procession._core.aio import Latch
 from procession._types import ProcessState
 from procession.errors import Closed, ConfigError, MetricsUnavailable, ProcessUnknown, StateError
 from procession.events import (
@@ -107,7 +107,7 @@ class Engine:
         self._roster = Roster(self.config, self._registry, self._loop)
         self._applications = Applications(self.config.application_window, self._loop.time())
         self._due = Latch(loop=self._loop)
-        self._done = Latch(loop=self._loop)
+        self._waiting: list[Latch] = []
         await self._source.open()
         self._shift = self._loop.time() - self._source.clock()
         registry = self._registry
@@ -150,7 +150,7 @@ class Engine:
                 watch._end()
             for stream in list(self._streams):
                 stream.close()
-            self._done.open()
+            self._let_go_on()
             self._closed.open()
 
     def _find(self, process: Which) -> Watch:
@@ -178,11 +178,17 @@ class Engine:
     # --------------------------------------------------------------------------------------- rounds
 
     async def _run(self) -> None:
-        next_at = self._loop.time()
+        loop = self._loop
+        next_at = loop.time()
         while True:
-            await wait_until(self._due, next_at)
-            began = self._loop.time()
-            self._due, self._done, done = Latch(loop=self._loop), Latch(loop=self._loop), self._done
+            timer = loop.call_at(next_at, self._due.open)
+            try:
+                await self._due
+            finally:
+                timer.cancel()
+            began = loop.time()
+            self._due = Latch(loop=loop)
+            waiting, self._waiting = self._waiting, []
             try:
                 added, removed = self._roster.changes()
                 found = await self._source.round(added, removed)
@@ -194,9 +200,10 @@ class Engine:
                 self._failure_told = True
                 found = Round()
             finally:
-                done.open()
+                for latch in waiting:
+                    latch.open()
             self._adapt(found)
-            next_at = max(began + self._interval, self._loop.time())
+            next_at = max(began + self._interval, loop.time())
 
     def _adapt(self, found: Round) -> None:
         """Makes rounds rarer while they cost more than they may."""
@@ -265,8 +272,25 @@ class Engine:
         """
         self._inside()
         self._due.open()
-        await asyncio.wait((self._done,))
+        await self._next_round()
+
+    async def _next_round(self) -> None:
+        """Waits for the end of the next round that begins.
+
+        Raises:
+            Closed: the monitor was closed.
+
+        Cancellation: safe.
+        """
         self._inside()
+        latch = Latch(loop=self._loop)
+        self._waiting.append(latch)
+        await latch
+        self._inside()
+
+    def _let_go_on(self) -> None:
+        for latch in self._waiting:
+            latch.open()
 
     # --------------------------------------------------------------------------------------- events
 
