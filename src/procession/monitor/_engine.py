@@ -16,6 +16,7 @@ from procession.events import (
     ActionTaken,
     Event,
     FailureReported,
+    HealthChanged,
     MetricsSampled,
     PoolScaled,
     ProbeChecked,
@@ -125,6 +126,7 @@ class Engine:
         listen(self._on_failure, FailureReported)
         listen(self._applications.hear, *HEARD)
         listen(self._on_healthy, ProbeChecked)
+        listen(self._on_health, HealthChanged)
         listen(self._on_supervisor, *_SUPERVISORS)
         if self.config.watch_registered:
             listen(self._on_spawned, ProcessSpawned)
@@ -324,6 +326,11 @@ class Engine:
             for watch in self._roster:
                 if event.id in (watch.id, watch.target, watch.name):
                     watch.heartbeat_at = event.at
+
+    def _on_health(self, event: HealthChanged) -> None:
+        if event.probe == "liveness":  # one that is not ready, or has not come up yet, is not hung
+            watch = next((watch for watch in self._roster if event.id in watch._names), None)
+            self._judge.health(event.id, watch, event.healthy, event.detail)
 
     def _on_supervisor(self, event: Event) -> None:
         self._judge.supervises(event.owner)

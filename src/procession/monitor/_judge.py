@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("procession.monitor")
 
+UNHEALTHY = "unhealthy"
 _MOST_SUPERVISORS = 10_000
 
 
@@ -248,6 +249,8 @@ class Judge:
         for cell in watch._cells:
             self._over((watch.id, cell.condition.name), "ended")
             self._complained.pop((watch.id, cell.condition.name), None)
+        for name in watch._names:
+            self._over((name, UNHEALTHY), "ended")
         severity = self._down(watch, exit)
         if severity is None:
             return
@@ -275,6 +278,22 @@ class Judge:
         if watch.limits is not None:
             severity = watch.limits.severities.get(AlertType.PROCESS_DOWN, severity)
         return severity
+
+    def health(self, id: str, watch: Watch | None, healthy: bool, detail: str) -> None:
+        """A liveness probe has changed its mind. It is a warning, since whoever asks acts on the answer."""
+        if healthy:
+            self._over((id, UNHEALTHY), "cleared")
+            return
+        self.announce(
+            (id, UNHEALTHY),
+            process=id if watch is None else watch.id,
+            target=id if watch is None else watch.target,
+            pid=None if watch is None else watch.pid,
+            owner="" if watch is None else watch.owner,
+            type=AlertType.PROCESS_HUNG,
+            severity=Severity.WARNING,
+            message="its liveness probe fails" + (f": {detail}" if detail else ""),
+        )
 
     def failed(self, id: str, owner: str, kind: str, error: str) -> None:
         """Whoever owns it has given it up."""

@@ -25,6 +25,7 @@ from procession.events import (
     CallFinished,
     Event,
     FailureReported,
+    HealthChanged,
     MetricsSampled,
     ProbeChecked,
     SamplingStretched,
@@ -357,6 +358,32 @@ async def test_a_heart_that_stops_beating_is_hung():
         room.monitor.heartbeat(process.pid)
         await asyncio.sleep(2)
         assert [event.how for event in room.events(AlertResolved)] == ["cleared"]
+
+
+@pytest.mark.row("MO3")
+@pytest.mark.row("MO4")
+@virtual
+async def test_a_liveness_probe_that_fails_is_a_warning_until_it_does_not_or_the_process_ends():
+    async with Room() as room:
+
+        def say(probe, healthy):
+            room.registry.publish(HealthChanged(id="api-1", probe=probe, healthy=healthy, detail="500"))
+
+        say("liveness", False)
+        (alert,) = room.monitor.active_alerts
+        assert (alert.process, alert.pid, alert.type) == ("api-1", None, AlertType.PROCESS_HUNG)
+        say("liveness", True)
+        async with room.server(name="api-1", labels={"unit": "api"}) as process:
+            say("readiness", False)
+            assert room.monitor.active_alerts == ()
+            say("liveness", False)
+            (alert,) = room.monitor.active_alerts
+            assert (alert.process, alert.target, alert.severity) == (process.id, "api", Severity.WARNING)
+            assert alert.message == "its liveness probe fails: 500"
+            say("liveness", True)
+            assert room.monitor.active_alerts == ()
+            say("liveness", False)
+        assert [alert.resolution for alert in room.monitor.history()] == ["cleared", "cleared", "ended"]
 
 
 @pytest.mark.row("MO4")
