@@ -106,7 +106,7 @@ class Watch:
         self._before = (at, reading)
         if before is None or self._is_busy(before, at, reading):
             self._active_at = at
-        if reading.letter in _STUCK or (reading.letter in _STOPPED and not self._is_suspended()):
+        if self._stands_still(before, reading):
             if self._standing_still_since is None:
                 self._standing_still_since = at
         else:
@@ -128,6 +128,14 @@ class Watch:
             or old.network_received_mb != reading.network_received_mb
             or old.network_sent_mb != reading.network_sent_mb
         )
+
+    def _stands_still(self, before: Before | None, reading: Reading) -> bool:
+        """Whether it cannot go on. Who reads a slow disk is in that state at every look too, but moves in between."""
+        if reading.letter in _STOPPED:
+            return not self._is_suspended()
+        if reading.letter != _STUCK:
+            return False
+        return before is None or before[1].context_switches == reading.context_switches
 
     def _is_suspended(self) -> bool:
         return self.held or (self.record is not None and self.record.state == "suspended")

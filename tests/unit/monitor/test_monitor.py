@@ -329,6 +329,17 @@ async def test_standing_still_is_hung_and_moving_again_is_not():
 
 @pytest.mark.row("MO4")
 @virtual
+async def test_who_waits_for_a_slow_disk_at_every_look_is_not_hung():
+    def figures(target, at):
+        return reading(at, letter="D", context_switches=int(at))
+
+    async with Room(figures, hung_after=5) as room, room.server():
+        await asyncio.sleep(100)
+        assert room.monitor.history() == []
+
+
+@pytest.mark.row("MO4")
+@virtual
 async def test_stopped_by_somebody_else_is_hung_but_suspended_by_its_owner_is_not():
     async with Room(lambda target, at: reading(at, letter="T"), hung_after=5) as room:
         async with room.server() as process:
