@@ -8,6 +8,8 @@ import socket
 import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
@@ -186,28 +188,42 @@ async def test_it_can_be_switched_off() -> None:
 
 
 def test_processes_are_searched_only_when_there_is_something_to_find(monkeypatch: pytest.MonkeyPatch) -> None:
-    searched: list[int] = []
-    real = net._inodes
-    monkeypatch.setattr(net, "_inodes", lambda pid: searched.append(pid) or real(pid))
+    mine, searched = {7}, 0
+
+    def inodes(pid: int) -> set[int]:
+        nonlocal searched
+        searched += 1
+        return mine
+
+    monkeypatch.setattr(net, "_inodes", inodes)
     ledger = net.Ledger()
+    ledger._table.close()
+    table: Any = SimpleNamespace(sockets={}, closed={}, limbo={}, refresh=lambda: None, close=lambda: None)
+    ledger._table = table
     account = net.Account([os.getpid()])
-    try:
-        for _ in range(6):
-            ledger.refresh([account])
-        before = len(searched)
-        assert before <= 4
-        for _ in range(5):
-            ledger.refresh([account])
-        assert len(searched) == before
-        server = socket.create_server(("127.0.0.1", 0))
-        peer = socket.create_connection(server.getsockname())
+
+    def searches() -> int:
+        before = searched
         ledger.refresh([account])
-        assert len(searched) > before
-        peer.close()
-        server.close()
-    finally:
-        ledger.close()
-        ledger.close()
+        return searched - before
+
+    assert [searches() for _ in range(3)] == [1, 0, 0]  # once, because it is new
+    table.sockets[1] = net.Tcp(7, 10, 20)
+    assert [searches() for _ in range(3)] == [0, 0, 0]  # its own, known
+    assert account.totals() == (20 / MB, 10 / MB)
+    table.sockets[2] = net.Tcp(8, 1, 1)
+    assert [searches() for _ in range(4)] == [1, 1, 0, 0]  # nobody's: after two looks it is a stranger's
+    mine = {7, 9}
+    table.sockets[3] = net.Tcp(9, 5, 5)
+    assert searches() == 1
+    assert account.totals() == (25 / MB, 15 / MB)
+    mine = {9}
+    table.sockets[4] = net.Tcp(11, 0, 0)
+    assert searches() == 1  # and 7 is left to another process: what it had moved stays
+    table.sockets[1] = net.Tcp(7, 1000, 1000)
+    ledger.refresh([account])
+    assert account.totals() == (25 / MB, 15 / MB)
+    ledger.close()
 
 
 def test_a_message_of_refusal_is_an_error() -> None:
