@@ -35,8 +35,8 @@ async def test_its_thread_and_its_files_end_with_it() -> None:
         async with ResourceMonitor(MonitorConfig(interval=0.05), registry=registry) as monitor:
             await monitor.sample(process)
             assert len(threads()) == 1
-            assert monitor.statistics().open_files == 4
-            assert psutil.Process().num_fds() >= held + 4
+            assert monitor.statistics().open_files == 5
+            assert psutil.Process().num_fds() >= held + 5
         assert threads() == []
         assert psutil.Process().num_fds() == held
     assert psutil.Process().num_fds() <= before + 2
@@ -46,7 +46,7 @@ async def test_files_of_ended_processes_are_closed() -> None:
     async with ProcessRegistry() as registry, ResourceMonitor(FAST, registry=registry) as monitor:
         async with spawn(Command("sleep", "60"), registry=registry) as process:
             await monitor.sample(process)
-            assert monitor.statistics().open_files == 4
+            assert monitor.statistics().open_files == 5
         await monitor._fresh()
         assert monitor.statistics().open_files == 0
 
@@ -66,7 +66,7 @@ async def test_a_monitor_whose_loop_is_gone_ends_its_thread() -> None:
 
 
 async def test_no_more_descriptors_are_kept_open_than_allowed() -> None:
-    config = FAST.replace(max_open_files=9)
+    config = FAST.replace(max_open_files=11)
     async with ProcessRegistry() as registry, ResourceMonitor(config, registry=registry) as monitor:
         async with asyncio.TaskGroup() as group:
             gate = asyncio.Event()
@@ -78,7 +78,7 @@ async def test_no_more_descriptors_are_kept_open_than_allowed() -> None:
             for _ in range(5):
                 group.create_task(one())
             await until(monitor, lambda: sum(watch.latest is not None for watch in monitor.watched) == 5)
-            assert monitor.statistics().open_files == 8
+            assert monitor.statistics().open_files == 10
             gate.set()
 
 

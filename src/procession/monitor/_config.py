@@ -110,8 +110,8 @@ class MonitorConfig(Config):
         callback_timeout: seconds a callback, a sink or an action may take. Default 10.
         alert_history: alerts that are over and still known. Default 1,000.
         ended_size: ended processes whose samples are kept. Default 100.
-        max_open_files: descriptors kept open for reading ``/proc``, four per process; beyond, files are opened at each
-            round, which costs twice the time. Default: a quarter of what this program may open, at most 4,096.
+        max_open_files: descriptors kept open for reading ``/proc``, five per process; beyond, files are opened at each
+            round, which costs twice the time. Default: a quarter of what this program may open, at most 8,192.
         publish_samples: whether each sample is published as ``MetricsSampled``. Default: while somebody listens for
             exactly that.
         close_timeout: seconds ``aclose()`` waits for actions that are under way. Default 5.

@@ -49,11 +49,11 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("procession.monitor")
 
-_SLICE = 0.0015
+_SLICE = 0.0004
 """Seconds of work on samples after which others on the loop have their turn."""
 
-_LOOK_EVERY = 16
-_MOST_FILES = 4096
+_LOOK_EVERY = 8
+_MOST_FILES = 8192
 _SUPERVISORS = (PoolScaled, TaskStarted, TaskFinished)
 
 
@@ -255,9 +255,9 @@ class Engine:
     def _take(self, watch: Watch, reading: Reading, shift: float, publishes: bool) -> None:
         at = reading.taken + shift
         told = self._applications.told(watch._names, at) if len(self._applications) else SILENT
-        sample = watch._take(at, reading, told)
-        self._judge.see(watch, sample)
-        if publishes and self._registry is not None:
+        watch._take(at, reading, told)
+        self._judge.see(watch)
+        if publishes and self._registry is not None and (sample := watch.latest) is not None:
             figures = sample.figures()
             self._registry.publish(MetricsSampled(id=watch.id, owner=watch.owner, pid=watch.pid, figures=figures))
 

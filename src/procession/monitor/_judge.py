@@ -12,7 +12,7 @@ from procession._types import Exit
 from procession.events import AlertRaised, AlertResolved, Event
 from procession.monitor._alerts import Alert, AlertBook, Key
 from procession.monitor._config import MonitorConfig
-from procession.monitor._limits import Cell, Condition, RuleCondition, conditions
+from procession.monitor._limits import CLEAR, Cell, Condition, RuleCondition, conditions
 from procession.monitor._responders import Desk, Responder
 from procession.monitor._rules import Patience, Rule, Verdict, settled_by_hand
 from procession.monitor._sample import Sample
@@ -34,10 +34,7 @@ class _Hung(Condition):
     __slots__ = ("_watch",)
 
     def __init__(self, watch: Watch) -> None:
-        severity = Severity.CRITICAL
-        if watch.limits is not None:
-            severity = watch.limits.severities.get(AlertType.PROCESS_HUNG, severity)
-        super().__init__("process_hung", AlertType.PROCESS_HUNG, severity, Patience(clear_samples=1))
+        super().__init__("process_hung", AlertType.PROCESS_HUNG, Severity.CRITICAL, Patience(clear_samples=1))
         self._watch = watch
 
     def holds(self, sample: Sample, raised: bool) -> bool | None:  # noqa: ARG002 - the same for both
@@ -106,7 +103,12 @@ class Judge:
 
     def outfit(self, watch: Watch) -> None:
         """Gives a watch its conditions; those it had before and still has stand where they stood."""
-        found: list[Condition] = [_Hung(watch)]
+        found: list[Condition] = []
+        if watch._hung is None:
+            watch._hung = Cell(_Hung(watch))
+        if watch.limits is not None:
+            hung = watch._hung.condition
+            hung.severity = watch.limits.severities.get(AlertType.PROCESS_HUNG, Severity.CRITICAL)
         if watch.limits is not None:
             found += conditions(watch.limits, self._memory_mb)
         found += [condition for condition in self.rules.values() if _applies(condition.rule, watch)]
@@ -122,9 +124,18 @@ class Judge:
 
     # -------------------------------------------------------------------------------------- judging
 
-    def see(self, watch: Watch, sample: Sample) -> None:
-        """Asks all conditions of a watch about its new sample."""
-        for cell in watch._cells:
+    def see(self, watch: Watch) -> None:
+        """Asks all conditions of a watch about its new sample, which is not made if there is nothing to ask."""
+        hung = watch._hung
+        if hung is not None and (watch._may_be_hung or hung.standing is not CLEAR):
+            self._ask(watch, (hung,))
+        if watch._cells:
+            self._ask(watch, watch._cells)
+
+    def _ask(self, watch: Watch, cells: Iterable[Cell]) -> None:
+        sample = watch.latest
+        assert sample is not None
+        for cell in cells:
             try:
                 verdict = cell.see(sample)
                 if verdict is None:
@@ -221,7 +232,7 @@ class Judge:
         """
         alert = self._finish(id, "by hand", note)
         watch = watches.get(alert.process)
-        for cell in watch._cells if watch is not None else ():
+        for cell in watch._conditions if watch is not None else ():
             if cell.condition.name == alert.rule:
                 cell.standing = settled_by_hand(cell.standing, self._now())
         return alert
@@ -246,7 +257,7 @@ class Judge:
 
     def went(self, watch: Watch, exit: Exit | None, reason: str) -> None:
         """A process has ended: its alerts are over, and if nobody had asked for that, there is another."""
-        for cell in watch._cells:
+        for cell in watch._conditions:
             self._over((watch.id, cell.condition.name), "ended")
             self._complained.pop((watch.id, cell.condition.name), None)
         for name in watch._names:

@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from functools import cache
 from typing import Any
 
+from procession.monitor._reader import breathe
 from procession.monitor._sample import MB
 
 _HEADER = struct.Struct("=IHHII")  # struct nlmsghdr, see netlink(7)
@@ -195,6 +196,7 @@ class SocketTable:
                 raise
             if self._read(data, found):
                 return
+            breathe()
 
     def _read(self, data: bytes, found: dict[int, Tcp]) -> bool:
         """Takes messages apart; whether the last one was among them."""

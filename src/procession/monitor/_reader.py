@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import select
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Protocol
@@ -13,12 +14,26 @@ import psutil
 from procession._clock import monotonic, wall
 from procession._linux import _proc
 from procession.monitor._sample import MB, Reading
-from procession.monitor._words import LETTERS
+from procession.monitor._words import LETTERS, STATES
 
 PAGES_PER_MB = MB / os.sysconf("SC_PAGE_SIZE")
-FILES = ("stat", "statm", "io", "schedstat")
+FILES = ("stat", "statm", "io", "schedstat", "fd")
 _GONE = (errno.ESRCH, errno.ENOENT)
-_STAT, _STATM, _IO, _SCHEDSTAT = range(4)
+_STAT, _STATM, _IO, _SCHEDSTAT, _FD = range(5)
+_LETTERS = {letter.encode(): letter for letter in STATES}
+_TICKS = _proc.TICKS
+_SIZES = (1024, 128, 512, 128)  # more than each can be long; short ones are quicker to allocate
+_new = tuple.__new__
+_pread = os.pread
+
+
+def breathe() -> None:
+    """Lets other threads have the interpreter.
+
+    System calls give it up, but so briefly that a thread which waits for it has not woken up by the time it is taken again;
+    that thread then waits until the interpreter forces a switch, 5 ms each time. This is long enough.
+    """
+    select.select((), (), (), 5e-5)
 
 
 class Gone(Exception):
@@ -99,7 +114,7 @@ class ProcReader:
         Gone: there is no such process, or it is another one.
     """
 
-    __slots__ = ("_base", "_denied", "_fds", "_setting", "_started", "pid")
+    __slots__ = ("_base", "_born", "_denied", "_fds", "_setting", "_started", "pid")
 
     def __init__(self, pid: int, started: int, setting: Setting) -> None:
         self.pid = pid
@@ -115,6 +130,7 @@ class ProcReader:
             self.close()
             raise _translated(error) from None
         self._started = fields[19]
+        self._born = int(fields[19]) / _TICKS
         if started and int(fields[19]) != started:
             self.close()
             raise Gone("its pid belongs to another process")
@@ -133,8 +149,9 @@ class ProcReader:
         fds: list[int] = []
         try:
             for name in FILES:
+                flags = os.O_RDONLY | os.O_CLOEXEC | (os.O_DIRECTORY if name == "fd" else 0)
                 try:
-                    fds.append(os.open(self._base + name, os.O_RDONLY | os.O_CLOEXEC))
+                    fds.append(os.open(self._base + name, flags))
                 except (PermissionError, FileNotFoundError):
                     if name == "stat":
                         raise
@@ -147,19 +164,19 @@ class ProcReader:
 
     def _get(self, which: int) -> bytes:
         if self._fds is not None:
-            return os.pread(self._fds[which], 1024, 0)
+            return _pread(self._fds[which], _SIZES[which], 0)
         fd = os.open(self._base + FILES[which], os.O_RDONLY | os.O_CLOEXEC)
         try:
-            return os.read(fd, 1024)
+            return os.read(fd, _SIZES[which])
         finally:
             os.close(fd)
 
     def read(self, shares: bool = False, traffic: Traffic = NO_TRAFFIC) -> Reading:
-        setting = self._setting
+        get = self._get
         try:
-            stat = _fields(self._get(_STAT))
+            stat = _fields(get(_STAT))
             taken = monotonic()
-            memory = self._get(_STATM).split(None, 2)
+            memory = get(_STATM).split(None, 2)
         except OSError as error:
             raise _translated(error) from None
         state = stat[0]
@@ -170,40 +187,55 @@ class ProcReader:
         read = written = None
         if not self._denied:
             try:
-                io = self._get(_IO).split()
+                io = get(_IO).split()
                 read, written = int(io[9]) / MB, int(io[11]) / MB
             except (OSError, IndexError):
                 self._denied = True  # not ours to see; or a kernel without these accounts
-        return Reading(
-            taken,
-            state.decode("ascii"),
-            (int(stat[11]) + int(stat[12])) / _proc.TICKS,
-            int(memory[1]) / PAGES_PER_MB,
-            int(memory[0]) / PAGES_PER_MB,
-            read,
-            written,
-            self._descriptors(),
-            int(stat[17]),
-            self._switches(),
-            taken + setting.boot_offset - int(self._started) / _proc.TICKS,
-            *(self._shares() if shares else (None, None)),
-            *traffic,
+        try:
+            switches: int | None = int(get(_SCHEDSTAT).split()[2])
+        except (OSError, IndexError):
+            switches = self._switches()
+        pss, uss = self._shares() if shares else NO_TRAFFIC
+        received, sent = traffic
+        # As the class itself would, without the detour of a function with sixteen parameters.
+        return _new(
+            Reading,
+            (
+                taken,
+                _LETTERS.get(state, "?"),
+                (int(stat[11]) + int(stat[12])) / _TICKS,
+                int(memory[1]) / PAGES_PER_MB,
+                int(memory[0]) / PAGES_PER_MB,
+                read,
+                written,
+                self._descriptors(),
+                int(stat[17]),
+                switches,
+                taken + self._setting.boot_offset - self._born,
+                pss,
+                uss,
+                received,
+                sent,
+                1,
+            ),
         )
 
     def _descriptors(self) -> int | None:
+        fds = self._fds
         try:
-            if self._setting.counts_fds:
-                return os.stat(self._base + "fd").st_size
-            return len(os.listdir(self._base + "fd"))
+            if not self._setting.counts_fds:
+                return len(os.listdir(self._base + "fd"))
+            if fds is not None and fds[_FD] >= 0:
+                return os.fstat(fds[_FD]).st_size
+            return os.stat(self._base + "fd").st_size
         except OSError:
             return None
 
     def _switches(self) -> int | None:
-        """How often its main thread was given a processor, which is how often it has to give it up again."""
-        try:
-            return int(self._get(_SCHEDSTAT).split()[2])
-        except (OSError, IndexError):
-            pass  # a kernel without these accounts
+        """The same where the kernel does not count how often a thread was given a processor (``schedstat``).
+
+        A thread that was given a processor has to give it up again, so both counts agree.
+        """
         try:
             with open(self._base + "status", "rb") as file:
                 lines = file.read().splitlines()

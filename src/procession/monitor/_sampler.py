@@ -16,13 +16,15 @@ from typing import Any, Protocol, TypeVar
 from procession._clock import monotonic
 from procession._core.aio import Latch, finish, wait_until
 from procession.monitor import _net
-from procession.monitor._reader import NO_TRAFFIC, Gone, Reader, Setting, open_reader
+from procession.monitor._reader import NO_TRAFFIC, Gone, Reader, Setting, breathe, open_reader
 from procession.monitor._sample import Reading
 from procession.monitor._tree import Family, TreeReader
 
 log = logging.getLogger("procession.monitor")
 T = TypeVar("T")
 _serial = itertools.count(1)
+_BREATH = 32
+"""After so many processes, half a millisecond of work, the loop gets its turn if it wants it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,7 +108,7 @@ class Readers:
         self._setting = Setting(files_left=max_open_files)
         self._family = Family()
         self._targets: dict[int, Target] = {}
-        self._readers: dict[int, Reader] = {}
+        self._readers: dict[int, tuple[Reader, bool, _net.Account | None]] = {}
         self._accounts: dict[int, _net.Account] = {}
         self._ledger: _net.Ledger | None = None
         self._no_network = ""
@@ -128,11 +130,13 @@ class Readers:
             if key not in self._readers:
                 self._open(target, done)
         self._refresh_network()
-        for key, reader in self._readers.items():
-            account = self._accounts.get(key)
-            traffic = NO_TRAFFIC if account is None or self._ledger is None else account.totals()
+        has_traffic = self._ledger is not None
+        for number, (key, (reader, shares, account)) in enumerate(self._readers.items(), 1):
+            if not number % _BREATH:
+                breathe()
+            traffic = account.totals() if account is not None and has_traffic else NO_TRAFFIC
             try:
-                done.readings.append((key, reader.read(self._targets[key].shares, traffic)))
+                done.readings.append((key, reader.read(shares, traffic)))
             except Gone as error:
                 done.gone.append((key, str(error)))
             except OSError as error:
@@ -159,19 +163,20 @@ class Readers:
             self._setting.failures += 1
             log.debug("process %d could not be opened: %s", target.pid, error)
             return
-        self._readers[target.key] = TreeReader(reader, self._setting, self._family) if target.tree else reader
+        whole: Reader = TreeReader(reader, self._setting, self._family) if target.tree else reader
+        self._readers[target.key] = whole, target.shares, self._accounts.get(target.key)
 
     def _drop(self, key: int) -> None:
         self._targets.pop(key, None)
         self._accounts.pop(key, None)
-        reader = self._readers.pop(key, None)
-        if reader is not None:
-            reader.close()
+        entry = self._readers.pop(key, None)
+        if entry is not None:
+            entry[0].close()
 
     def _follow(self, key: int, account: _net.Account) -> None:
         """A tree that has grown has to be searched for sockets again."""
-        reader = self._readers.get(key)
-        pids = account.pids if reader is None else reader.pids
+        entry = self._readers.get(key)
+        pids = account.pids if entry is None else entry[0].pids
         if not set(pids) <= set(account.pids):
             account.fresh = True
         account.pids = pids

@@ -37,7 +37,6 @@ class Watch:
         asked: whether somebody asked for it, rather than that it was found in the registry.
         record: what the registry knows of it, or ``None``.
         process: the process itself, if the monitor was given it.
-        latest: the last sample, or ``None``.
         held: whether an action has suspended it.
         stopping: whether somebody is stopping it on purpose.
         ended: opens when it is not watched any more, because it has ended or nobody wants it.
@@ -69,7 +68,6 @@ class Watch:
         self.asked: bool = False
         self.record: ProcessRecord | None = None
         self.process: Process | None = None
-        self.latest: Sample | None = None
         self.held: bool = False
         self.stopping: bool = False
         self.ended: asyncio.Future[None] = Latch(loop=loop)
@@ -77,11 +75,24 @@ class Watch:
         self._key = key
         self._config = config
         self._series: Series | None = None
-        self._before: Before | None = None
+        self._taken: tuple[Before, Before | None, float, Told] | None = None
+        self._made: tuple[object, Sample] | None = None
         self._active_at = now
         self._standing_still_since: float | None = None
         self._cells: list[Cell] = []
         self._hung: Cell | None = None
+
+    @property
+    def latest(self) -> Sample | None:
+        """The last sample, or ``None``; made from the last reading when it is first asked for."""
+        taken = self._taken
+        if taken is None:
+            return None
+        made = self._made
+        if made is None or made[0] is not taken:  # somebody may ask on another thread: the newer one stays
+            (at, reading), before, idle, told = taken
+            self._made = made = (taken, sample_of(self.id, self.pid, at, reading, before, idle, told, self._trend))
+        return made[1]
 
     @property
     def is_active(self) -> bool:
@@ -97,13 +108,12 @@ class Watch:
         if isinstance(self.ended, Latch):
             self.ended.open()
 
-    def _take(self, at: float, reading: Reading, told: Told) -> Sample:
-        """Takes in one reading and makes a sample of it."""
+    def _take(self, at: float, reading: Reading, told: Told) -> None:
+        """Takes in one reading."""
         series = self._series
         if series is None:
             self._series = series = Series(self._config.history, at - reading.uptime)
-        before = self._before
-        self._before = (at, reading)
+        before = None if self._taken is None else self._taken[0]
         if before is None or self._is_busy(before, at, reading):
             self._active_at = at
         if self._stands_still(before, reading):
@@ -112,9 +122,7 @@ class Watch:
         else:
             self._standing_still_since = None
         series.append(at, reading)
-        idle = at - self._active_at
-        self.latest = sample = sample_of(self.id, self.pid, at, reading, before, idle, told, self._trend)
-        return sample
+        self._taken = (at, reading), before, at - self._active_at, told
 
     def _is_busy(self, before: Before, at: float, reading: Reading) -> bool:
         old = before[1]
@@ -140,12 +148,24 @@ class Watch:
     def _is_suspended(self) -> bool:
         return self.held or (self.record is not None and self.record.state == "suspended")
 
+    @property
+    def _conditions(self) -> list[Cell]:
+        """All of them."""
+        return self._cells if self._hung is None else [self._hung, *self._cells]
+
+    @property
+    def _may_be_hung(self) -> bool:
+        """Whether it is worth asking: hardly ever."""
+        return self._standing_still_since is not None or (
+            self.limits is not None and self.limits.heartbeat_timeout is not None
+        )
+
     def _why_hung(self, now: float) -> str | None:
         """Why it counts as hung; ``None`` when it does not."""
         after = self._config.hung_after
         since = self._standing_still_since
-        if after is not None and since is not None and now - since >= after and self._before is not None:
-            state = STATES[self._before[1].letter]
+        if after is not None and since is not None and now - since >= after and self._taken is not None:
+            state = STATES[self._taken[0][1].letter]
             return f"in state {state} for {now - since:.0f} s"
         timeout = None if self.limits is None else self.limits.heartbeat_timeout
         if timeout is not None:
