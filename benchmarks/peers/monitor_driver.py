@@ -1,10 +1,11 @@
 """One measurement of the monitor, in a process of its own; the figures go to stdout as one line of JSON.
 
-python -m benchmarks.peers.monitor_driver procession|psutil round PROCESSES [--loop uvloop] [--files N] [--network] [--rules N]
+python -m benchmarks.peers.monitor_driver procession|psutil|nobody round PROCESSES [--loop uvloop] [--files N] [--network] [--rules N]
 python -m benchmarks.peers.monitor_driver procession memory|rules|calls
 python -m benchmarks.peers.monitor_driver procession|psutil probe
 
 `psutil` is a plain loop over `psutil.Process` with `oneshot()`, for the same figures, on the event loop as many programs have it.
+`nobody` watches nothing: how late the timer is without us.
 """
 
 from __future__ import annotations
@@ -13,7 +14,6 @@ import argparse
 import asyncio
 import gc
 import json
-import math
 import statistics
 import subprocess
 import sys
@@ -26,10 +26,10 @@ from typing import Any
 import psutil
 
 from benchmarks.peers._base import Figures
-from benchmarks.peers.driver import rss_bytes
+from benchmarks.peers.driver import percentile, rss_bytes
 
 ROUNDS = 30
-INTERVAL = 0.1  # seconds between rounds
+INTERVAL = 0.1  # seconds between rounds, a tenth of the default
 TICK = 0.001
 Round = Callable[[], Awaitable[object]]
 
@@ -65,40 +65,46 @@ async def measured(one_round: Round, now: Round, count: int) -> Figures:
         await now()
         costs.append((time.process_time() - began) / count * 1e6)
     cost = statistics.median(costs)
-    lateness = Lateness()
+    ticker = Ticker()
     async with asyncio.TaskGroup() as group:
-        ticking = group.create_task(lateness.tick())
+        ticking = group.create_task(ticker.run())
         await one_round()
-        lateness.take()
-        stalls = []
+        ticker.take()
+        ticker.lags.clear()
+        worst = []
         for _ in range(ROUNDS):
             await one_round()
-            stalls.append(lateness.take())
+            worst.append(ticker.take())
         ticking.cancel()
-    stalls.sort()
     return {
         "cpu_us": cost,
-        "stall_p50_ms": statistics.median(stalls),
-        "stall_p99_ms": stalls[math.ceil(0.99 * len(stalls)) - 1],
+        "stall_p99_ms": percentile(ticker.lags, 0.99),
+        "worst_p50_ms": statistics.median(worst),
+        "worst_max_ms": max(worst),
     }
 
 
-class Lateness:
-    """How late a timer of a millisecond was at its worst since one looked last."""
+class Ticker:
+    """How late a timer of a millisecond is; a stall counts for every tick it swallowed."""
 
     def __init__(self) -> None:
-        self.worst = 0.0
+        self.lags: list[float] = []
+        self._worst = 0.0
 
-    async def tick(self) -> None:
+    async def run(self) -> None:
         while True:
-            before = time.perf_counter()
+            asked = time.perf_counter()
             await asyncio.sleep(TICK)
-            self.worst = max(self.worst, time.perf_counter() - before - TICK)
+            lag = time.perf_counter() - asked - TICK
+            self._worst = max(self._worst, lag * 1e3)
+            while lag > 0:
+                self.lags.append(lag * 1e3)
+                lag -= TICK
 
     def take(self) -> float:
-        """In milliseconds."""
-        worst, self.worst = self.worst, 0.0
-        return worst * 1e3
+        """The worst since one asked last, in milliseconds."""
+        worst, self._worst = self._worst, 0.0
+        return worst
 
 
 async def psutil_rounds(pids: list[int]) -> Figures:
@@ -124,6 +130,18 @@ async def psutil_rounds(pids: list[int]) -> Figures:
                 sizes = memory.rss, memory.vms, io.read_bytes, io.write_bytes
                 found.append((percent, *sizes, *counts, process.status(), process.create_time()))
         return found
+
+    return await measured(one_round, now, len(pids))
+
+
+async def no_rounds(pids: list[int]) -> Figures:
+    """The noise of the machine."""
+
+    async def now() -> None:
+        await asyncio.sleep(0)
+
+    async def one_round() -> None:
+        await asyncio.sleep(INTERVAL)
 
     return await measured(one_round, now, len(pids))
 
@@ -243,7 +261,7 @@ def probe(peer: str) -> dict[str, object]:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("peer", choices=("procession", "psutil"))
+    parser.add_argument("peer", choices=("procession", "psutil", "nobody"))
     parser.add_argument("what", choices=("round", "memory", "rules", "calls", "probe"))
     parser.add_argument("count", type=int, nargs="?", default=10)
     parser.add_argument("--loop", choices=("asyncio", "uvloop"), default="asyncio")
@@ -272,7 +290,8 @@ def main() -> int:
             if options.what == "calls":
                 work = calls()
             else:
-                work = psutil_rounds(pids) if options.peer == "psutil" else our_rounds(pids, options)
+                rounds = {"psutil": psutil_rounds, "nobody": no_rounds}.get(options.peer)
+                work = our_rounds(pids, options) if rounds is None else rounds(pids)
             figures = runner.run(work)
     print(json.dumps(figures))
     return 0
