@@ -59,6 +59,7 @@ class Dispatcher:
         self._delayed: dict[Call, asyncio.TimerHandle] = {}
         self._response = Samples()
         self._registry = registry
+        self._heard = None if registry is None else registry.heard
         self._ok = self._errors = self._lost = self._retried = self._cancelled = 0
         self._unstick: asyncio.TimerHandle | None = None
         self._suspects: set[str] = set()
@@ -294,8 +295,8 @@ class Dispatcher:
         if error is None:
             call.succeed(value)
         elif not isinstance(error, asyncio.CancelledError):
-            if self._registry is not None and not isinstance(error, PoolClosed):
-                self._tell(self._registry, error.worker if isinstance(error, WorkerLost) else self.name, call, ok=False)
+            if self._heard is not None and self._heard(CallFinished) and not isinstance(error, PoolClosed):
+                self._tell(error.worker if isinstance(error, WorkerLost) else self.name, call, ok=False)
             call.fail(error)
             if (
                 isinstance(error, PoolClosed)
@@ -317,8 +318,8 @@ class Dispatcher:
             return
         else:
             self._errors += 1
-        if self._registry is not None:
-            self._tell(self._registry, worker.id, call, ok=error is None)
+        if self._heard is not None and self._heard(CallFinished):
+            self._tell(worker.id, call, ok=error is None)
         if call.timer is not None:
             call.timer.cancel()
             call.timer = None
@@ -329,11 +330,11 @@ class Dispatcher:
             else:
                 future.set_exception(error)
 
-    def _tell(self, registry: ProcessRegistry, id: str, call: Call, *, ok: bool) -> None:
-        """Publishes that a call was answered, if anybody listens: the journal alone has no use for so many."""
-        if registry.heard(CallFinished):
-            duration = self.loop.time() - call.queued_at
-            registry.publish(CallFinished(id=id, owner=self.name, pool=self.name, ok=ok, duration=duration))
+    def _tell(self, id: str, call: Call, *, ok: bool) -> None:
+        """Publishes that a call was answered; asked for only if somebody listens: the journal has no use for so many."""
+        assert self._registry is not None
+        duration = self.loop.time() - call.queued_at
+        self._registry.publish(CallFinished(id=id, owner=self.name, pool=self.name, ok=ok, duration=duration))
 
     def freed(self, worker: FunctionWorker) -> None:
         """A worker can take more."""
