@@ -156,6 +156,19 @@ async def test_without_the_extra_figures_are_unknown(monkeypatch: pytest.MonkeyP
         net._layout.cache_clear()
 
 
+async def test_another_version_of_the_extra_is_no_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    from pyroute2.netlink import diag
+
+    net._layout.cache_clear()
+    monkeypatch.setattr(diag.inet_diag_msg, "fields", (("idiag_family", "B"),))
+    try:
+        async with ResourceMonitor(FAST) as monitor:
+            assert (await monitor.sample(monitor.watch(os.getpid()))).network_sent_mb is None
+            assert "another one than was expected" in monitor.statistics().network
+    finally:
+        net._layout.cache_clear()
+
+
 async def test_where_the_kernel_refuses_figures_are_unknown(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(net, "_NETLINK_SOCK_DIAG", 63)  # a protocol that no kernel has
     async with ResourceMonitor(FAST) as monitor:

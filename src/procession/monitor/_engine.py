@@ -42,10 +42,10 @@ from procession.monitor._sampler import Round, Source, ThreadSource
 from procession.monitor._stream import AlertStream
 from procession.monitor._watch import Watch
 from procession.monitor.actions import ActionContext
-from procession.registry import Tier
+from procession.registry import ProcessRegistry, Tier
 
 if TYPE_CHECKING:
-    from procession.registry import Listener, ProcessRegistry
+    from procession.registry import Listener
 
 log = logging.getLogger("procession.monitor")
 
@@ -78,6 +78,8 @@ class Engine:
     ) -> None:
         if not isinstance(config, MonitorConfig):
             raise ConfigError("config", config, "a MonitorConfig is needed")
+        if registry is not None and not isinstance(registry, ProcessRegistry):
+            raise ConfigError("registry", registry, "a ProcessRegistry is needed")
         self.config: MonitorConfig = config
         self.name: str = name
         self._registry = registry
@@ -111,9 +113,14 @@ class Engine:
         self._waiting: list[Latch] = []
         await self._source.open()
         self._shift = self._loop.time() - self._source.clock()
-        registry = self._registry
-        if registry is not None:
-            self._listen(registry)
+        try:
+            if self._registry is not None:
+                self._listen(self._registry)
+        except BaseException:  # the registry is closed
+            for listener in self._listeners:
+                listener.close()
+            await self._source.aclose()
+            raise
         self._opened = True
         self._task = self._loop.create_task(self._run(), name=f"procession {self.name}")
 

@@ -57,17 +57,22 @@ def _layout() -> _Layout:
         from pyroute2.netlink import diag
     except ImportError as error:
         raise Unavailable(f"pyroute2 is not there ({error}); install procession[net]") from None
-    message = _offsets(diag.inet_diag_msg.fields)
-    info = _offsets(diag.inet_diag_msg.tcp_info.fields)
-    return _Layout(
-        by_family=diag.SOCK_DIAG_BY_FAMILY,
-        request=diag.inet_diag_req,
-        groups=(diag.SKNLGRP_INET_TCP_DESTROY, diag.SKNLGRP_INET6_TCP_DESTROY),
-        fixed=message[""],
-        cookie=message["idiag_cookie"],
-        inode=message["idiag_inode"],
-        acked=info["tcpi_bytes_acked"],  # the bytes received follow
-    )
+    if not hasattr(socket, "AF_NETLINK"):
+        raise Unavailable("this system has no netlink")
+    try:
+        message = _offsets(diag.inet_diag_msg.fields)
+        info = _offsets(diag.inet_diag_msg.tcp_info.fields)
+        return _Layout(
+            by_family=diag.SOCK_DIAG_BY_FAMILY,
+            request=diag.inet_diag_req,
+            groups=(diag.SKNLGRP_INET_TCP_DESTROY, diag.SKNLGRP_INET6_TCP_DESTROY),
+            fixed=message[""],
+            cookie=message["idiag_cookie"],
+            inode=message["idiag_inode"],
+            acked=info["tcpi_bytes_acked"],  # the bytes received follow
+        )
+    except (AttributeError, LookupError, TypeError, struct.error) as error:
+        raise Unavailable(f"this version of pyroute2 is another one than was expected: {error!r}") from None
 
 
 def prepare() -> None:

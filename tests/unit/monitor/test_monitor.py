@@ -115,8 +115,33 @@ async def test_it_is_opened_once_and_closed_as_often_as_one_likes():
 
 
 @pytest.mark.row("MO1")
+@virtual
+async def test_a_closed_registry_leaves_nothing_of_a_monitor():
+    source = ScriptedSource()
+    async with ProcessRegistry() as registry:
+        monitor = ResourceMonitor(registry=registry, source=source)
+    with pytest.raises(Closed):
+        await monitor.__aenter__()
+    assert not source.is_open
+
+
+@pytest.mark.row("MO1")
+@virtual
+async def test_a_registry_that_closes_first_does_no_harm():
+    registry = ProcessRegistry()
+    launcher = SimulatedLauncher({"server": Script(duration=3.0, exit=1)})
+    async with ResourceMonitor(registry=registry, source=ScriptedSource()) as monitor:
+        async with registry, spawn(Command("server"), registry=registry, launcher=launcher) as process:
+            await asyncio.sleep(1.5)
+            await registry.aclose()
+            await process.wait()
+        await asyncio.sleep(2)
+        assert monitor.samples(process.id)
+
+
+@pytest.mark.row("MO1")
 def test_bad_values_are_refused_before_anything_happens():
-    for options in ({"config": 5}, {"name": "two words"}):
+    for options in ({"config": 5}, {"name": "two words"}, {"registry": "registry"}):
         with pytest.raises(ConfigError):
             ResourceMonitor(**options)
 
