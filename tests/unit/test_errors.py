@@ -11,6 +11,7 @@ from procession import Command, Completed, Exit, ExitError, FailureKind, SpawnEr
 from procession._types import Containment, ProcessRef
 from procession.errors import (
     AcquireTimeout,
+    AlertNotFound,
     CallTimeout,
     CheckpointCorrupt,
     CheckpointError,
@@ -26,6 +27,8 @@ from procession.errors import (
     InvalidTransition,
     LeaseError,
     MessageTooLarge,
+    MetricsUnavailable,
+    MonitorError,
     NotFound,
     NotPicklable,
     PoisonedTask,
@@ -34,6 +37,7 @@ from procession.errors import (
     PoolExhausted,
     ProcessError,
     ProcessionError,
+    ProcessUnknown,
     QueueFull,
     RecoveryError,
     RecoveryExhausted,
@@ -46,6 +50,7 @@ from procession.errors import (
     SubscriptionLost,
     TaskCancelled,
     TaskTimeout,
+    WebhookFailed,
     WorkerLoss,
     WorkerLost,
     WorkerStartError,
@@ -89,6 +94,11 @@ ERRORS = [
     CircuitOpen(float("inf")),
     RecoveryExhausted("api", FailureKind.CRASH, 5, "attempts", OSError("gone")),
     RecoveryExhausted("api", FailureKind.TIMEOUT, 0, "breaker"),
+    AlertNotFound("api.cpu_high.1"),
+    MetricsUnavailable("api", "it has ended"),
+    ProcessUnknown("api"),
+    WebhookFailed("https://example.org/alerts", 503, "Service Unavailable"),
+    WebhookFailed("https://example.org/alerts", 0, "no answer within 3 s"),
     CheckpointError("job", "write", "No space left on device", errno.ENOSPC, "/x"),
     CheckpointError.of("job", "sync", OSError(errno.EIO, "Input/output error", b"/x")),
     CheckpointCorrupt("job", ["2: torn"]),
@@ -147,6 +157,7 @@ def test_every_error_has_one_root_and_an_example_here():
         SchedulerError,
         PoolError,
         RecoveryError,
+        MonitorError,
     }
     assert set(classes) <= made | {SpawnError}
 

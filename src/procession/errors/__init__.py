@@ -17,6 +17,7 @@ from procession.errors._monitor import AlertNotFound as AlertNotFound
 from procession.errors._monitor import MetricsUnavailable as MetricsUnavailable
 from procession.errors._monitor import MonitorError as MonitorError
 from procession.errors._monitor import ProcessUnknown as ProcessUnknown
+from procession.errors._monitor import WebhookFailed as WebhookFailed
 from procession.errors._pool import AcquireTimeout as AcquireTimeout
 from procession.errors._pool import CallTimeout as CallTimeout
 from procession.errors._pool import LeaseError as LeaseError

@@ -59,3 +59,25 @@ class ProcessUnknown(MetricsUnavailable, NotFound):
 
     def __str__(self) -> str:
         return MetricsUnavailable.__str__(self)
+
+
+class WebhookFailed(MonitorError):
+    """An address did not take an alert.
+
+    Attributes:
+        url: the address, without name and password.
+        status: what it answered; 0 when it did not.
+        reason: what went wrong, in words.
+    """
+
+    _fields = ("url", "status", "reason")
+
+    def __init__(self, url: str, status: int, reason: str) -> None:
+        super().__init__(url, status, reason)
+        self.url = url
+        self.status = status
+        self.reason = reason
+
+    def __str__(self) -> str:
+        answered = f"answered {self.status} {self.reason}" if self.status else f"could not be reached: {self.reason}"
+        return f"{self.url} {answered}"

@@ -9,6 +9,7 @@
             print(alert)
 """
 
+from procession.errors import WebhookFailed as WebhookFailed
 from procession.monitor import actions as actions
 from procession.monitor._alerts import Alert as Alert
 from procession.monitor._application import ApplicationFigures as ApplicationFigures
@@ -32,7 +33,6 @@ from procession.monitor._stream import AlertStream as AlertStream
 from procession.monitor._trend import Figure as Figure
 from procession.monitor._trend import Trend as Trend
 from procession.monitor._watch import Watch as Watch
-from procession.monitor._webhook import WebhookFailed as WebhookFailed
 from procession.monitor._webhook import WebhookSink as WebhookSink
 from procession.monitor._words import AlertType as AlertType
 from procession.monitor._words import Severity as Severity
