@@ -30,7 +30,7 @@ async def test_wait_ends_with_the_process_whoever_holds_its_pipes() -> None:
             began = loop.time()
             process.kill()
             assert await process.wait() == -signal.SIGKILL
-            assert loop.time() - began < 0.05 + 0.1  # 50 ms, and what a busy machine adds
+            assert loop.time() - began < 2.0  # some milliseconds, and what a busy machine adds; the grandchild lives on
 
 
 async def test_run_says_that_a_descendant_cut_the_output_short() -> None:

@@ -83,7 +83,7 @@ class TestWithoutGroupSignal:
             assert await process.wait() == 0
             began = loop.time()
         assert not alive(pids["group"])
-        assert loop.time() - began < 0.5
+        assert loop.time() - began < 4.0  # its grace period would be 5
 
     @pytest.mark.xfail(strict=True, reason="the group of a reaped leader is only signalled by a stop on such a kernel")
     async def test_a_signal_to_the_tree_reaches_the_group_of_a_reaped_leader(self) -> None:

@@ -136,31 +136,26 @@ async def test_short_calls_wait_at_workers_long_ones_do_not():
 
 @pytest.mark.row("PO7")
 async def test_what_waits_behind_a_call_that_turns_out_long_goes_elsewhere():
-    loop = asyncio.get_running_loop()
     async with FunctionPool(PoolConfig(min_size=2, max_size=2)) as pool:
         for _ in range(20):
             await pool.run(work.sleep, 0)
-        began = loop.time()
         long = pool.submit(work.sleep, 2)  # expected to take no time at all
         short = [pool.submit(work.sleep, 0) for _ in range(40)]
         await asyncio.gather(*short)
-        assert loop.time() - began < 1
         assert not long.done()
         long.cancel()
 
 
 @pytest.mark.row("PO7")
 async def test_answers_that_were_held_back_do_not_wait_for_a_call_that_turns_out_long():
-    loop = asyncio.get_running_loop()
     async with FunctionPool(PoolConfig(min_size=1, max_size=1)) as pool:
         for _ in range(20):
             await pool.run(work.sleep, 0)
         for _ in range(5):
-            began = loop.time()
             short = [pool.submit(work.sleep, 0) for _ in range(10)]
             long = pool.submit(work.sleep, 0.5)
             await asyncio.gather(*short)
-            assert loop.time() - began < 0.3
+            assert not long.done()
             await long
             for _ in range(20):
                 await pool.run(work.sleep, 0)
@@ -172,7 +167,6 @@ async def test_answers_held_back_are_taken_after_those_sent_before_them_also_by_
     async with FunctionPool(PoolConfig(min_size=1, max_size=1)) as pool:
         for _ in range(20):
             await pool.run(work.sleep, 0)
-        began = loop.time()
         # The answers to the first two are in the channel, the next three are held back, and nobody has read any of them
         # when the pool looks for calls that are stuck.
         short = [pool.submit(work.sleep, seconds) for seconds in (0.02, 0.002, 0, 0, 0)]
@@ -180,7 +174,7 @@ async def test_answers_held_back_are_taken_after_those_sent_before_them_also_by_
         loop.call_later(0.004, time.sleep, 0.05)
         loop.call_later(0, time.sleep, 0.01)
         assert await asyncio.gather(*short) == [0.02, 0.002, 0, 0, 0]
-        assert loop.time() - began < 0.8
+        assert not long.done()
         assert await long == 1
         assert pool.statistics().created == 1
 

@@ -37,6 +37,7 @@ _log = logging.getLogger("procession.pool")
 _HUNG = 10.0  # seconds a fork may take before the template is given up
 _AT_ONCE = 16  # forks asked for at once: more would only fill the socket
 _ID = b"PROCESSION_ID"
+_TOLD = 1.0  # seconds the template may take to tell of an end that the kernel has told of
 _LOOKS, _LOOK_AGAIN = 25, 0.01  # how often, and how far apart, the kernel is asked for the exit of an orphan
 
 
@@ -174,7 +175,7 @@ class Template:
         cookie = this_program().cookies(id)[_ID]
         rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", fds))]
         cancelled: asyncio.CancelledError | None = None
-        hung = self._loop.call_later(_HUNG, self._give_up)
+        hung = self._loop.call_later(_HUNG, self.give_up)
         try:
             self._end.sendmsg([_template.TOKEN.pack(token) + cookie], rights)
             while not future.done():
@@ -191,8 +192,14 @@ class Template:
             raise cancelled
         raise _Cancelled(cancelled, *future.result())
 
-    def _give_up(self) -> None:
-        _log.warning("%s: the template does not answer", self.pool)
+    def give_up(self) -> None:
+        """It does not answer: it is killed, so that somebody else reaps what it has made and does not look after."""
+        if not self.alive:
+            return
+        _log.warning("%s: the template does not answer, and is killed", self.pool)
+        if self._spawning is not None and self._spawning.process is not None:
+            with contextlib.suppress(ProcessLookupError):
+                self._spawning.process.kill()
         self._ended()
 
     def _readable(self) -> None:
@@ -338,19 +345,36 @@ class _ForkPlan:
 class ForkHandle(RealHandle):
     """A child of the template: ours by cookie, session and pidfd, reaped by the template."""
 
-    __slots__ = ("_looks", "_template")
+    __slots__ = ("_late", "_looks", "_template")
 
     def __init__(self, plan: _ForkPlan, child: Child, loop: asyncio.AbstractEventLoop, template: Template) -> None:
         self._template = template
         self._looks = 0
+        self._late: asyncio.TimerHandle | None = None
         super().__init__(cast("Plan", plan), child, loop)
 
     def _watch(self) -> None:
         self._template.watch(self.ref.pid, self._was_told)
+        if self.pidfd is not None:
+            self._loop.add_reader(self.pidfd, self._is_over)
+
+    def _is_over(self) -> None:
+        """The kernel says that it has ended. How, its parent knows, the template: if that lives and answers."""
+        self._unwatch()
+        if self.exit is None and self._template.alive:
+            self._late = self._loop.call_later(_TOLD, self._template.give_up)
+
+    def _unwatch(self) -> None:
+        if self.pidfd is not None:
+            quietly(self._loop.remove_reader, self.pidfd)
+        if self._late is not None:
+            self._late.cancel()
+            self._late = None
 
     def _was_told(self, status: int | None) -> None:
         if self.exit is not None:
             return
+        self._unwatch()
         if status is not None:
             self._ended(_pidfd.from_status(status))
         elif self.pidfd is not None:
@@ -384,8 +408,8 @@ class ForkHandle(RealHandle):
 
     def _abandon(self) -> None:
         self._template.unwatch(self.ref.pid)
+        self._unwatch()
         pidfd, self.pidfd = self.pidfd, None
         self._forget()
         if pidfd is not None:
-            quietly(self._loop.remove_reader, pidfd)
             os.close(pidfd)

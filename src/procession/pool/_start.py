@@ -33,7 +33,8 @@ if TYPE_CHECKING:
     from procession.pool._slots import Slot
 
 _log = logging.getLogger("procession.pool")
-_REVIVALS = 5  # templates that may end before workers are started without one for good
+_REVIVALS = 5  # templates in a row that may end soon before workers are started without one for good
+_LONG = 60.0  # seconds after which a template has not ended soon
 _SOCKET_BUFFER = 1 << 20
 _SLACK = 1 << 20  # what a frame may have beyond the largest message: tracebacks, log records
 
@@ -81,6 +82,7 @@ class Starter:
         self._old: list[Template] = []
         self._reviving: asyncio.Task[None] | None = None
         self._revivals = 0
+        self._since = 0.0
         self._sink: Callable[[WorkerOutput], object] = config.on_output or to_log
 
     async def start(self, slot: Slot, host: Host) -> FunctionWorker:
@@ -136,11 +138,11 @@ class Starter:
     async def _spawn(self, slot: Slot, channel: int, page: int) -> tuple[Spawning, bool]:
         template = self.template
         if template is not None and not template.alive:
+            loop = asyncio.get_running_loop()
             self._old.append(template)
             template = self.template = None
-            self._revivals += 1
-            if self._revivals <= _REVIVALS:
-                self._reviving = asyncio.get_running_loop().create_task(self._revive())
+            self._revivals = 1 if loop.time() - self._since > _LONG else self._revivals + 1
+            self._reviving = loop.create_task(self._revive())
         if template is not None:
             launcher: Launcher = template.launcher(channel, page)
             spawning = self._spawning(slot, self._command([sys.executable, "-c", "procession.pool worker"]), launcher)
@@ -189,11 +191,16 @@ class Starter:
             template = Template(self.pool, self.config, self.registry, self.settings)
             if await template.open():
                 self.template = template
+                self._since = asyncio.get_running_loop().time()
 
     async def _revive(self) -> None:
         """The template has ended: makes another. Workers are made without one meanwhile, or for good."""
+        while self._old:
+            await self._old[0].close()
+            del self._old[0]
         try:
-            await self.open()
+            if self._revivals <= _REVIVALS:
+                await self.open()
         except Exception as error:  # noqa: BLE001 - they can do without
             _log.warning("%s: the template is gone and could not be replaced: %s", self.pool, error)
 
